@@ -1,0 +1,91 @@
+# Every target makes the .venv that it needs. Only python3 (3.11 to 3.13) with its venv module, make and the package
+# index are assumed. Another interpreter: make PYTHON=python3.12 test. Arguments for the command: ARGS="...".
+
+PYTHON ?= python3
+ARGS ?=
+
+SHELL := /bin/sh
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+
+BIN := .venv/bin
+PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check --no-input install --quiet
+SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+
+.PHONY: help demo test check format bench wheel lock clean
+
+help:
+	@echo 'make demo    gateway and trucks over emulated links; ARGS="--seconds 60" ends by itself'
+	@echo 'make test    the tests; ARGS="tests/protocol -x" for some of them'
+	@echo 'make check   formatting, lint, types, import contracts'
+	@echo 'make format  rewrite the sources as `make check` wants them'
+	@echo 'make bench   the published figures, measured here'
+	@echo 'make wheel   dist/*.whl, what a truck or a gateway installs beside requirements/*.lock'
+	@echo 'make lock    fit requirements/*.lock to pyproject.toml; ARGS=--upgrade takes newer versions'
+	@echo 'make clean   remove .venv and caches'
+
+demo: .venv/gateway.stamp
+	$(BIN)/digitruck-gateway demo $(ARGS)
+
+test: .venv/dev.stamp
+	$(BIN)/python -m pytest $(ARGS)
+
+check: .venv/dev.stamp
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy --strict
+	$(BIN)/lint-imports --no-logo
+
+format: .venv/dev.stamp
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: .venv/bench.stamp
+	$(BIN)/python -m tests.bench $(ARGS)
+
+wheel: .venv/gateway.stamp
+	$(BIN)/python -m hatchling build -t wheel -t sdist
+
+# An interpreter that does not fit is named before anything is written.
+.venv/bin/python:
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo 'No $(PYTHON) here. On Debian: apt-get install python3 python3-venv' >&2; exit 2; }
+	@$(PYTHON) -c '$(SUPPORTED)' || { \
+	  echo "$(PYTHON) is $$($(PYTHON) -V 2>&1); 3.11, 3.12 or 3.13 is needed. Name one: make PYTHON=python3.12 ..." >&2; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo 'The venv module of $(PYTHON) is missing. On Debian: apt-get install python3-venv' >&2; exit 2; }
+	$(PYTHON) -m venv --clear .venv
+
+# gateway.lock is within dev.lock, and dev.lock within bench.lock, at the same versions: the larger install serves the
+# smaller target. The project itself is installed from the checkout, built with the hatchling that the lock holds.
+.venv/%.stamp: requirements/%.lock pyproject.toml | .venv/bin/python
+	@$(BIN)/python -c '$(SUPPORTED)' || { \
+	  echo '.venv is of an interpreter that does not fit: make clean, then again' >&2; exit 2; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip >/dev/null
+	$(PIP_INSTALL) --require-hashes --only-binary :all: -r $<
+	$(PIP_INSTALL) --no-deps --no-build-isolation --no-index --editable .
+	@touch $(foreach part,$(PARTS_$*),.venv/$(part).stamp)
+
+PARTS_gateway := gateway
+PARTS_dev := gateway dev
+PARTS_bench := gateway dev bench
+
+# One universal resolution for Python 3.11 to 3.13, x86-64 and aarch64, all hashes; uv comes from the index into a
+# venv of its own. The largest lock is made first and constrains the others, so that they agree.
+UV := .venv-lock/bin/uv
+COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+  --no-emit-find-links --custom-compile-command 'make lock' --no-config
+
+lock:
+	$(PYTHON) -m venv --clear .venv-lock
+	.venv-lock/bin/python -m pip --disable-pip-version-check --no-input install --quiet uv
+	$(COMPILE) $(ARGS) pyproject.toml --all-extras --group bench -o requirements/bench.lock
+	$(COMPILE) pyproject.toml --all-extras --group dev -c requirements/bench.lock -o requirements/dev.lock
+	$(COMPILE) pyproject.toml --extra gateway --extra postgres --group build -c requirements/bench.lock \
+	  -o requirements/gateway.lock
+	$(COMPILE) pyproject.toml --extra devices -c requirements/bench.lock -o requirements/edge.lock
+	rm -rf .venv-lock
+
+clean:
+	rm -rf .venv .venv-lock dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""The daemon on the truck: collects, queues, sends, receives, installs and serves the classroom."""

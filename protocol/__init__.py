@@ -1,0 +1,1 @@
+"""The wire and its rules, pure: bytes, values and `now` in, values out."""

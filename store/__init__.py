@@ -1,0 +1,1 @@
+"""Durable state: queues, ledgers, blobs and documents, for the truck and for the gateway."""
