@@ -1,0 +1,265 @@
+"""Documents: the signed things that come down (root, delegation, config, manifest, rollout, desired).
+
+A document is a COSE_Sign1 (one signer) or a COSE_Sign (a threshold) over a deterministic CBOR map. What it is, its
+version, whom it is for and how long it is valid are inside the signed bytes, and the context string of its kind is in
+the external_aad. It is named by the SHA-256 of its signed bytes. This module reads and writes; `protocol.trust` decides.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Annotated, ClassVar, TypeVar
+
+from msgspec import Meta
+
+from protocol import cbor, cose
+from protocol.errors import MalformedError
+from protocol.numbers import (
+    BUNDLE_BYTES_MAX,
+    BUNDLE_FILES_MAX,
+    CONTEXT_DOCUMENT,
+    DOCUMENT_BYTES_MAX,
+    DOCUMENT_ITEMS_MAX,
+    PATH_CHARS_MAX,
+    DocumentKind,
+)
+from protocol.wire import Digest, Name, PublicKey, Text, Uint, WireArray, WireMap, convert
+
+BUNDLE_KINDS = ("static", "files", "zim", "kolibri")
+
+
+class Document(WireMap, frozen=True):
+    """What every document says of itself; subclasses add what their kind says. Times are Unix seconds."""
+
+    kind: ClassVar[DocumentKind]
+    base_labels: ClassVar = {"document": 1, "version": 2, "issued_s": 3, "expires_s": 4}
+    document: DocumentKind
+    version: Annotated[int, Meta(ge=1, le=1 << 53)]
+    issued_s: Uint
+    expires_s: Uint
+
+
+class RoleKeys(WireArray, frozen=True):
+    """The keys of one role and how many distinct ones of them must sign."""
+
+    threshold: Annotated[int, Meta(ge=1, le=16)]
+    keys: Annotated[tuple[PublicKey, ...], Meta(min_length=1, max_length=16)]
+
+
+class Root(Document, frozen=True):
+    """The anchor of trust: the root role's own keys, each new version signed by the old and the new threshold."""
+
+    kind: ClassVar = DocumentKind.ROOT
+    labels: ClassVar = Document.base_labels | {"root": 10, "gateway": 11}
+    root: RoleKeys
+    gateway: RoleKeys
+
+
+class PublisherRole(WireArray, frozen=True):
+    """Who may sign manifests of bundles whose name begins with `prefix` (empty: all)."""
+
+    prefix: Annotated[str, Meta(pattern=r"^[a-z0-9-]{0,31}$")]
+    role: RoleKeys
+
+
+class OperatorRole(WireArray, frozen=True):
+    """Who may sign configuration and rollouts for the trucks of `group` ("*": all)."""
+
+    group: Annotated[str, Meta(pattern=r"^(\*|[a-z0-9][a-z0-9-]{0,30})$")]
+    role: RoleKeys
+
+
+class Delegation(Document, frozen=True):
+    """The role table below the root, signed by the root role's threshold."""
+
+    kind: ClassVar = DocumentKind.DELEGATION
+    labels: ClassVar = Document.base_labels | {"publishers": 10, "operators": 11, "revoked": 12}
+    publishers: Annotated[tuple[PublisherRole, ...], Meta(max_length=64)] = ()
+    operators: Annotated[tuple[OperatorRole, ...], Meta(max_length=64)] = ()
+    revoked: Annotated[tuple[Name, ...], Meta(max_length=10_000)] = ()
+
+
+class Addressee(WireArray, frozen=True):
+    """Whom a document is for: trucks by name, or one group. Exactly one of the two is set."""
+
+    trucks: Annotated[tuple[Name, ...], Meta(max_length=1_000)] = ()
+    group: Name | None = None
+
+    def __post_init__(self) -> None:
+        if bool(self.trucks) == (self.group is not None):
+            raise ValueError("a document is for trucks by name or for one group")
+
+    def includes(self, truck: str, group: str) -> bool:
+        """Return whether a truck of this name and group is meant."""
+        return truck in self.trucks or (self.group is not None and self.group == group)
+
+
+class CollectorConfig(WireArray, frozen=True):
+    """Settings of one collector: its name on the truck, and its period (s); 0 switches it off."""
+
+    name: Name
+    period_s: Annotated[int, Meta(ge=0, le=86_400)]
+
+
+class LinkConfig(WireArray, frozen=True):
+    """The simple budget of one link: bytes in a calendar month (UTC), None for no cap; flash may use all of it.
+
+    `reserve_bytes` of it are kept for FLASH alone. `price_per_mb_milli` is thousandths of `currency` a million bytes.
+    """
+
+    name: Name
+    month_bytes_max: Uint | None
+    reserve_bytes: Uint = 0
+    price_per_mb_milli: Uint = 0
+    currency: Annotated[str, Meta(pattern=r"^[A-Z]{3}$")] = "USD"
+
+
+class Config(Document, frozen=True):
+    """A truck's configuration, signed by an operator; what is left out keeps the truck's local setting."""
+
+    kind: ClassVar = DocumentKind.CONFIG
+    labels: ClassVar = Document.base_labels | {
+        "addressee": 10,
+        "batch_age_s": 11,
+        "collectors": 12,
+        "links": 13,
+        "confirm_within_s": 14,
+        "extra": 15,
+    }
+    addressee: Addressee
+    batch_age_s: Annotated[int, Meta(ge=1, le=7 * 86_400)] | None = None
+    collectors: Annotated[tuple[CollectorConfig, ...], Meta(max_length=64)] = ()
+    links: Annotated[tuple[LinkConfig, ...], Meta(max_length=16)] = ()
+    confirm_within_s: Annotated[int, Meta(ge=60, le=7 * 86_400)] | None = None
+    extra: Annotated[dict[Annotated[str, Meta(max_length=64)], int | bool | Text], Meta(max_length=256)] = {}
+
+
+class ManifestFile(WireArray, frozen=True):
+    """One regular file of a bundle: its path below the bundle's folder, its size in bytes and its SHA-256."""
+
+    path: Annotated[str, Meta(min_length=1, max_length=PATH_CHARS_MAX)]
+    size: Annotated[int, Meta(ge=0, le=BUNDLE_BYTES_MAX)]
+    digest: Digest
+
+
+class Manifest(Document, frozen=True):
+    """The signed list of a bundle's files, in ascending order of their paths."""
+
+    kind: ClassVar = DocumentKind.MANIFEST
+    labels: ClassVar = Document.base_labels | {"name": 10, "label": 11, "content": 12, "files": 13, "title": 14}
+    name: Name
+    label: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,30}$")]
+    content: Annotated[str, Meta(pattern="^(static|files|zim|kolibri)$")]
+    files: Annotated[tuple[ManifestFile, ...], Meta(min_length=1, max_length=BUNDLE_FILES_MAX)]
+    title: Text = ""
+
+    def __post_init__(self) -> None:
+        check_paths([file.path for file in self.files])
+        if sum(file.size for file in self.files) > BUNDLE_BYTES_MAX:
+            raise ValueError("the bundle is larger than a truck may be asked to hold")
+
+
+class Rollout(Document, frozen=True):
+    """Which trucks should have which version of a bundle, signed by an operator. A None digest takes it away."""
+
+    kind: ClassVar = DocumentKind.ROLLOUT
+    labels: ClassVar = Document.base_labels | {"addressee": 10, "bundle": 11, "manifest": 12, "precedence": 13}
+    addressee: Addressee
+    bundle: Name
+    manifest: Digest | None = None
+    precedence: Annotated[int, Meta(ge=0, le=3)] = 3
+
+
+class DesiredEntry(WireArray, frozen=True):
+    """One document that a truck should have: its kind, version, digest and size in bytes."""
+
+    document: DocumentKind
+    version: Uint
+    digest: Digest
+    size: Annotated[int, Meta(ge=1, le=DOCUMENT_BYTES_MAX)]
+
+
+class Desired(Document, frozen=True):
+    """The gateway's freshness statement for one truck: these are the newest documents, as of `issued_s`."""
+
+    kind: ClassVar = DocumentKind.DESIRED
+    labels: ClassVar = Document.base_labels | {"truck": 10, "entries": 11}
+    truck: Name
+    entries: Annotated[tuple[DesiredEntry, ...], Meta(max_length=1_024)] = ()
+
+
+_KINDS: dict[DocumentKind, type[Document]] = {
+    each.kind: each for each in (Root, Delegation, Config, Manifest, Rollout, Desired)
+}
+D = TypeVar("D", bound=Document)
+
+
+def document_aad(kind: DocumentKind) -> bytes:
+    """Return the external_aad under which documents of this kind are signed."""
+    return cbor.encode([CONTEXT_DOCUMENT, int(kind)])
+
+
+def sign_document(document: Document, keys: list[cose.SigningKey]) -> bytes:
+    """Return the signed bytes: a COSE_Sign1 for one key, a COSE_Sign for several. A root is always a COSE_Sign."""
+    aad = document_aad(document.kind)
+    if len(keys) == 1 and document.kind not in (DocumentKind.ROOT, DocumentKind.DELEGATION):
+        return cose.sign1(keys[0], document.encode(), aad)
+    return cose.sign(keys, document.encode(), aad)
+
+
+def read_document(payload: bytes) -> Document:
+    """Return the document in a signed payload, by the kind that it names; raise `MalformedError`."""
+    fields = cbor.decode(payload, bytes_max=DOCUMENT_BYTES_MAX, items_max=DOCUMENT_ITEMS_MAX)
+    if not isinstance(fields, dict):
+        raise MalformedError("a document is a map")
+    kind = convert(fields.get(1), DocumentKind)
+    return _KINDS[kind].from_fields(fields)
+
+
+def parse_document(signed: bytes, kind: type[D]) -> tuple[D, cose.Signed]:
+    """Return a signed document of the wanted kind and its signatures, NOT yet verified; raise `MalformedError`."""
+    parts = cose.parse(signed)
+    document = read_document(parts.payload)
+    if not isinstance(document, kind):
+        raise MalformedError(f"a {kind.__name__.lower()} was wanted, not a {type(document).__name__.lower()}")
+    return document, parts
+
+
+def check_paths(paths: list[str]) -> None:
+    """Check the paths of a bundle: relative, plain, NFC, case-fold unique, ascending; raise `ValueError` naming one.
+
+    These rules hold on every file system a truck or a stick may have: no links, no climbing, no names that a FAT or
+    case-insensitive disk would merge, no control or look-alike separators.
+    """
+    seen: set[str] = set()
+    last = ""
+    for path in paths:
+        if path <= last:
+            raise ValueError(f"paths are not in strictly ascending order at {path!r}")
+        last = path
+        _check_path(path)
+        folded = path.casefold()
+        if folded in seen:
+            raise ValueError(f"{path!r} differs from another path only in case")
+        seen.add(folded)
+    for path in seen:
+        parent = path
+        while "/" in parent:
+            parent = parent.rpartition("/")[0]
+            if parent in seen:
+                raise ValueError(f"{parent!r} is both a file and a folder")
+
+
+_RESERVED = frozenset({"con", "prn", "aux", "nul"} | {f"{name}{n}" for name in ("com", "lpt") for n in range(1, 10)})
+
+
+def _check_path(path: str) -> None:
+    if unicodedata.normalize("NFC", path) != path:
+        raise ValueError(f"{path!r} is not in Unicode normal form C")
+    if any(unicodedata.category(char)[0] == "C" or char in '\\:*?"<>|' for char in path):
+        raise ValueError(f"{path!r} has a character that not every file system can hold")
+    for part in path.split("/"):
+        if part in ("", ".", "..") or part[0] == " " or part[-1] in ". ":
+            raise ValueError(f"{path!r} is not a plain relative path")
+        if len(part.encode()) > 255 or part.partition(".")[0].casefold() in _RESERVED:
+            raise ValueError(f"{path!r} has a name that not every file system can hold")

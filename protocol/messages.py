@@ -1,0 +1,231 @@
+"""Every message that is not a document: parcels going up, acknowledgements coming down, pieces, enrolment.
+
+Each class is one rule of fleet.cddl under the same name. Parcels are signed by the truck end to end; the rest is
+protected by OSCORE hop by hop and says nothing that a truck would act on without a signed document.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar
+
+from msgspec import Meta
+
+from protocol import cbor, cose
+from protocol.errors import MalformedError
+from protocol.numbers import (
+    CONTEXT_ENROL,
+    CONTEXT_PARCEL,
+    DESIRED_DIGEST_BYTES,
+    ENROL_SECRET_BYTES,
+    PARCEL_BYTES_MAX,
+    PARCELS_IN_UPLOAD_MAX,
+    PIECES_IN_REQUEST_MAX,
+    RANGES_IN_ACK_MAX,
+    REFUSED_IN_ACK_MAX,
+    SIGNATURE_BYTES,
+    WIRE_VERSION,
+    DocumentKind,
+    Outcome,
+    ParcelKind,
+    Precedence,
+    Refusal,
+)
+from protocol.wire import (
+    Digest,
+    Epoch,
+    Name,
+    PublicKey,
+    Sequence,
+    Signature,
+    Text,
+    Uint,
+    WireArray,
+    WireMap,
+)
+
+Sealed = Annotated[bytes, Meta(min_length=SIGNATURE_BYTES + 6, max_length=PARCEL_BYTES_MAX)]
+DesiredDigest = Annotated[bytes, Meta(min_length=DESIRED_DIGEST_BYTES, max_length=DESIRED_DIGEST_BYTES)]
+
+
+class Parcel(WireArray, frozen=True):
+    """The unit of a truck's uplink queue. `epoch` is None on the wire once the gateway has acknowledged one of it."""
+
+    epoch: Epoch | None
+    sequence: Sequence
+    precedence: Precedence
+    kind: ParcelKind
+    payload: Annotated[bytes, Meta(max_length=PARCEL_BYTES_MAX)]
+
+
+def parcel_aad(truck: str, epoch: int, schema_digest: bytes | None) -> bytes:
+    """Return the external_aad of a parcel: what both sides know and nobody pays for.
+
+    `schema_digest` (32 bytes) is given for a batch, so that its signature also fixes what its numbers mean.
+    """
+    return cbor.encode([CONTEXT_PARCEL, truck, epoch, schema_digest])
+
+
+def seal(key: cose.SigningKey, parcel: Parcel, truck: str, schema_digest: bytes | None = None) -> bytes:
+    """Return the sealed parcel: its array, the epoch left out, then the 64 bytes of its COSE_Sign1 signature."""
+    if parcel.epoch is None:
+        raise ValueError("a parcel is sealed under its epoch")
+    core = Parcel(None, parcel.sequence, parcel.precedence, parcel.kind, parcel.payload).encode()
+    aad = parcel_aad(truck, parcel.epoch, schema_digest)
+    return core + key.sign(cose.sign1_structure(core, aad))
+
+
+def unseal(sealed: bytes) -> Parcel:
+    """Return the parcel inside a sealed one, NOT yet verified; raise `MalformedError`."""
+    if not SIGNATURE_BYTES < len(sealed) <= PARCEL_BYTES_MAX:
+        raise MalformedError("a sealed parcel is longer than its signature and at most 16 KiB")
+    return Parcel.decode(sealed[:-SIGNATURE_BYTES])
+
+
+def verify_parcel(sealed: bytes, public_key: bytes, truck: str, epoch: int, schema_digest: bytes | None = None) -> None:
+    """Check a sealed parcel's signature under the epoch it was taken for; raise `SignatureError`."""
+    core, signature = sealed[:-SIGNATURE_BYTES], sealed[-SIGNATURE_BYTES:]
+    cose.verify(public_key, cose.sign1_structure(core, parcel_aad(truck, epoch, schema_digest)), signature)
+
+
+class Batch(WireArray, frozen=True):
+    """The payload of a BATCH parcel: rows of one schema. `boot` is None when times are wall time (s, Unix).
+
+    Otherwise times are monotonic seconds of that boot, to be repaired when a CLOCK event tells its offset.
+    """
+
+    schema: Annotated[int, Meta(ge=0, le=0xFFFF)]
+    boot: Uint | None
+    body: bytes
+
+
+class SchemaOffer(WireArray, frozen=True):
+    """The payload of a SCHEMA parcel: the number that this truck gave to a schema, and the schema's own encoding."""
+
+    number: Annotated[int, Meta(ge=0, le=0xFFFF)]
+    schema: Annotated[bytes, Meta(max_length=PARCEL_BYTES_MAX)]
+
+
+class Event(WireMap, frozen=True):
+    """The payload of an EVENT parcel. `time_ms` is wall time, or monotonic time of boot `boot` when that is given."""
+
+    labels: ClassVar = {"name": 1, "time_ms": 2, "values": 3, "boot": 4}
+    name: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+    time_ms: Uint
+    values: Annotated[dict[Annotated[str, Meta(max_length=64)], int | bool | Text], Meta(max_length=64)] = {}
+    boot: Uint | None = None
+
+
+class Receipt(WireMap, frozen=True):
+    """The payload of a RECEIPT parcel: what the truck did with a document."""
+
+    labels: ClassVar = {
+        "document": 1,
+        "digest": 2,
+        "outcome": 3,
+        "name": 4,
+        "version": 5,
+        "reason": 6,
+        "time_ms": 7,
+    }
+    document: DocumentKind
+    digest: Digest
+    outcome: Outcome
+    name: Text = ""
+    version: Uint = 0
+    reason: Text = ""
+    time_ms: Uint = 0
+
+
+class Tombstone(WireMap, frozen=True):
+    """The payload of a TOMBSTONE parcel: parcels that policy had to drop or fold, named exactly."""
+
+    labels: ClassVar = {"epoch": 1, "ranges": 2, "reason": 3, "rows": 4}
+    epoch: Epoch
+    ranges: Annotated[tuple[tuple[Sequence, Sequence], ...], Meta(min_length=1, max_length=256)]
+    reason: Text
+    rows: Uint = 0
+
+
+class Upload(WireMap, frozen=True):
+    """POST /u: sealed parcels, in the order in which they should be stored."""
+
+    labels: ClassVar = {"parcels": 1, "epoch": 2, "ask_time": 3, "version": 4}
+    parcels: Annotated[tuple[Sealed, ...], Meta(max_length=PARCELS_IN_UPLOAD_MAX)] = ()
+    epoch: Epoch | None = None
+    ask_time: bool = False
+    version: Uint = WIRE_VERSION
+
+
+class Ack(WireMap, frozen=True):
+    """The answer to an upload: all up to `cumulative` are committed, and the ranges above it too.
+
+    `desired` is there only while the truck's last receipt names another desired state; `time_s` only when asked.
+    """
+
+    labels: ClassVar = {
+        "cumulative": 1,
+        "ranges": 2,
+        "desired": 3,
+        "time_s": 4,
+        "refused": 5,
+        "schemas": 6,
+        "epoch_unknown": 7,
+        "version": 8,
+    }
+    cumulative: Uint
+    ranges: Annotated[tuple[tuple[Sequence, Sequence], ...], Meta(max_length=RANGES_IN_ACK_MAX)] = ()
+    desired: DesiredDigest | None = None
+    time_s: Uint | None = None
+    refused: Annotated[tuple[tuple[Sequence, Refusal], ...], Meta(max_length=REFUSED_IN_ACK_MAX)] = ()
+    schemas: Annotated[tuple[Uint, ...], Meta(max_length=16)] = ()
+    epoch_unknown: bool = False
+    version: Uint = WIRE_VERSION
+
+    def covers(self, sequence: int) -> bool:
+        """Return whether the parcel of this sequence is committed at the gateway."""
+        return sequence <= self.cumulative or any(first <= sequence <= last for first, last in self.ranges)
+
+
+class PiecesRequest(WireArray, frozen=True):
+    """FETCH /p: `count` pieces of the object named by `digest`, from piece `first` on."""
+
+    digest: Digest
+    first: Annotated[int, Meta(ge=0, le=1 << 40)]
+    count: Annotated[int, Meta(ge=1, le=PIECES_IN_REQUEST_MAX)] = 1
+
+
+class EnrolRequest(WireMap, frozen=True):
+    """POST /e, inside OSCORE: a truck that holds a one-time code makes its keys known and proves to have them."""
+
+    labels: ClassVar = {"truck": 1, "secret": 2, "signing_key": 3, "proof": 4, "version": 5}
+    truck: Name
+    secret: Annotated[bytes, Meta(min_length=ENROL_SECRET_BYTES, max_length=ENROL_SECRET_BYTES)]
+    signing_key: PublicKey
+    proof: Signature
+    version: Uint = WIRE_VERSION
+
+
+def enrol_proof(truck: str, secret: bytes, signing_key: bytes, credential: bytes, gateway_key: bytes) -> bytes:
+    """Return the bytes that a joining truck signs: they bind its signing key to its EDHOC credential and the gateway."""
+    payload = cbor.encode([truck, cose.digest(secret), signing_key, credential, gateway_key])
+    return cose.sign1_structure(payload, cbor.encode([CONTEXT_ENROL]))
+
+
+class Enrolled(WireMap, frozen=True):
+    """The answer to an enrolment: where the truck belongs and what time it is."""
+
+    labels: ClassVar = {"group": 1, "root": 2, "time_s": 3}
+    group: Name
+    root: Digest
+    time_s: Uint
+
+
+def decode_payload(parcel: Parcel) -> Any:
+    """Return the typed payload of a parcel by its kind; raise `MalformedError`."""
+    return {
+        ParcelKind.BATCH: Batch,
+        ParcelKind.EVENT: Event,
+        ParcelKind.RECEIPT: Receipt,
+        ParcelKind.SCHEMA: SchemaOffer,
+        ParcelKind.TOMBSTONE: Tombstone,
+    }[parcel.kind].decode(parcel.payload)  # type: ignore[attr-defined]
