@@ -41,7 +41,7 @@ def digest(data: bytes) -> bytes:
 
 
 def key_id(public_key: bytes) -> bytes:
-    """Return the key id of a 32-byte Ed25519 public key: the first 8 bytes of its SHA-256. A hint, never an authority."""
+    """Return the key id of a 32-byte Ed25519 public key: 8 bytes of its SHA-256. A hint, never an authority."""
     return digest(public_key)[:KEY_ID_BYTES]
 
 
@@ -88,7 +88,7 @@ def sign1(key: SigningKey, payload: bytes, external_aad: bytes) -> bytes:
 
 
 def sign(keys: list[SigningKey], payload: bytes, external_aad: bytes) -> bytes:
-    """Return a tagged COSE_Sign with one signature for each key, ordered by key id so that the bytes are reproducible."""
+    """Return a tagged COSE_Sign with one signature for each key; the order of keys does not matter."""
     message = _sign_structure(payload, external_aad)
     signatures = [Countersigned(key.key_id, key.sign(message)) for key in keys]
     return assemble(payload, signatures)
@@ -118,7 +118,7 @@ class Signed:
     single: bool
 
     def verify(self, public_keys: Mapping[bytes, bytes], external_aad: bytes) -> frozenset[bytes]:
-        """Return the distinct public keys of `public_keys` (key id to key) that signed; raise if any known one is wrong.
+        """Return the distinct keys of `public_keys` (key id to key) that signed; raise if any known one is wrong.
 
         Signatures of unknown key ids are skipped: they prove nothing. An empty result raises `SignatureError`.
         """

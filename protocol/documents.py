@@ -2,7 +2,8 @@
 
 A document is a COSE_Sign1 (one signer) or a COSE_Sign (a threshold) over a deterministic CBOR map. What it is, its
 version, whom it is for and how long it is valid are inside the signed bytes, and the context string of its kind is in
-the external_aad. It is named by the SHA-256 of its signed bytes. This module reads and writes; `protocol.trust` decides.
+the external_aad. It is named by the SHA-256 of its signed bytes. This module reads and writes; `protocol.trust`
+decides.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import unicodedata
 from typing import Annotated, ClassVar, TypeVar
 
-from msgspec import Meta
+from msgspec import Meta, field
 
 from protocol import cbor, cose
 from protocol.errors import MalformedError
@@ -131,7 +132,9 @@ class Config(Document, frozen=True):
     collectors: Annotated[tuple[CollectorConfig, ...], Meta(max_length=64)] = ()
     links: Annotated[tuple[LinkConfig, ...], Meta(max_length=16)] = ()
     confirm_within_s: Annotated[int, Meta(ge=60, le=7 * 86_400)] | None = None
-    extra: Annotated[dict[Annotated[str, Meta(max_length=64)], int | bool | Text], Meta(max_length=256)] = {}
+    extra: Annotated[dict[Annotated[str, Meta(max_length=64)], int | bool | Text], Meta(max_length=256)] = field(
+        default_factory=dict
+    )
 
 
 class ManifestFile(WireArray, frozen=True):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar
 
-from msgspec import Meta
+from msgspec import Meta, field
 
 from protocol import cbor, cose
 from protocol.errors import MalformedError
@@ -111,7 +111,9 @@ class Event(WireMap, frozen=True):
     labels: ClassVar = {"name": 1, "time_ms": 2, "values": 3, "boot": 4}
     name: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
     time_ms: Uint
-    values: Annotated[dict[Annotated[str, Meta(max_length=64)], int | bool | Text], Meta(max_length=64)] = {}
+    values: Annotated[dict[Annotated[str, Meta(max_length=64)], int | bool | Text], Meta(max_length=64)] = field(
+        default_factory=dict
+    )
     boot: Uint | None = None
 
 
@@ -206,7 +208,7 @@ class EnrolRequest(WireMap, frozen=True):
 
 
 def enrol_proof(truck: str, secret: bytes, signing_key: bytes, credential: bytes, gateway_key: bytes) -> bytes:
-    """Return the bytes that a joining truck signs: they bind its signing key to its EDHOC credential and the gateway."""
+    """Return what a joining truck signs: it binds its signing key to its EDHOC credential and the gateway."""
     payload = cbor.encode([truck, cose.digest(secret), signing_key, credential, gateway_key])
     return cose.sign1_structure(payload, cbor.encode([CONTEXT_ENROL]))
 
