@@ -1,0 +1,253 @@
+"""The forwarding machine: which parcels go up next, what an acknowledgement does to them, when to try again.
+
+Pure: parcels waiting in the queue are offered to it, `poll_transmit` gives the next upload for a link that has room,
+`handle_ack` and `handle_loss` move parcels through the one table below. It holds no parcel for ever: what it is not
+told to keep lives in the store, so a restart begins by offering the queue again, and the gateway's deduplication makes
+sending something twice harmless.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from protocol.messages import Ack, Upload
+from protocol.numbers import (
+    DATAGRAM_PAYLOAD_BYTES_MAX,
+    PARCEL_ATTEMPTS_MAX,
+    PARCEL_WINDOW,
+    PARCELS_IN_UPLOAD_MAX,
+    Precedence,
+    Refusal,
+)
+from protocol.pace import Flight
+
+
+class State(Enum):
+    """Where a parcel stands on its way up."""
+
+    QUEUED = auto()
+    IN_FLIGHT = auto()
+    DELIVERED = auto()
+    QUARANTINED = auto()
+
+
+class Happening(Enum):
+    """What can happen to a parcel."""
+
+    SENT = auto()
+    ACKNOWLEDGED = auto()
+    LOST = auto()
+    REFUSED = auto()
+    GIVEN_UP = auto()
+
+
+# The one table of the machine. What is not in it cannot happen; DELIVERED and QUARANTINED are final.
+TRANSITIONS: dict[tuple[State, Happening], State] = {
+    (State.QUEUED, Happening.SENT): State.IN_FLIGHT,
+    (State.QUEUED, Happening.ACKNOWLEDGED): State.DELIVERED,  # a late answer to a sending that counted as lost
+    (State.QUEUED, Happening.GIVEN_UP): State.QUARANTINED,
+    (State.IN_FLIGHT, Happening.ACKNOWLEDGED): State.DELIVERED,
+    (State.IN_FLIGHT, Happening.LOST): State.QUEUED,
+    (State.IN_FLIGHT, Happening.REFUSED): State.QUEUED,
+    (State.IN_FLIGHT, Happening.GIVEN_UP): State.QUARANTINED,
+}
+
+# These refusals do not get better by trying again.
+_FINAL_REFUSALS = frozenset({Refusal.MALFORMED, Refusal.BAD_SIGNATURE, Refusal.TOO_LARGE})
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A parcel of the queue as the machine needs it. `attempts` counts the sendings that were refused so far."""
+
+    sequence: int
+    precedence: Precedence
+    sealed: bytes = field(repr=False)
+    attempts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Transmit:
+    """One upload to send now: pass `number` back with its acknowledgement or loss."""
+
+    number: int
+    upload: Upload
+    sequences: tuple[int, ...]
+    precedence: Precedence
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What an acknowledgement settled, to be written to the store before anything else is sent."""
+
+    delivered: tuple[int, ...] = ()
+    refused: tuple[tuple[int, Refusal], ...] = ()
+    quarantined: tuple[tuple[int, Refusal], ...] = ()
+
+
+@dataclass(slots=True)
+class _Entry:
+    waiting: Waiting
+    attempts: int
+    state: State = State.QUEUED
+
+
+class Forwarder:
+    """Forwards the parcels of one epoch over one or several links."""
+
+    def __init__(self, epoch: int, *, window: int = PARCEL_WINDOW) -> None:
+        self.epoch = epoch
+        self._window = window
+        self._entries: dict[int, _Entry] = {}
+        self._ready: list[tuple[Precedence, int]] = []
+        self._flights: dict[str, Flight] = {}
+        self._uploads: dict[tuple[str, int], tuple[int, ...]] = {}
+        self._epoch_known = False
+
+    @property
+    def room(self) -> int:
+        """How many more parcels may be offered now (memory is bounded by the window)."""
+        return max(0, 2 * self._window - len(self._entries))
+
+    @property
+    def in_flight(self) -> int:
+        """How many uploads are in flight on all links."""
+        return len(self._uploads)
+
+    def holds(self, sequence: int) -> bool:
+        """Return whether this parcel was offered and is not settled yet."""
+        return sequence in self._entries
+
+    def offer(self, parcels: Iterable[Waiting]) -> None:
+        """Take parcels from the queue; ones it holds already are left as they are."""
+        for waiting in parcels:
+            if waiting.sequence not in self._entries:
+                self._entries[waiting.sequence] = _Entry(waiting, waiting.attempts)
+                heapq.heappush(self._ready, (waiting.precedence, waiting.sequence))
+
+    def flight(self, link: str) -> Flight:
+        """Return what is in flight on a link."""
+        return self._flights.setdefault(link, Flight())
+
+    def peek(self, link: str) -> Precedence | None:
+        """Return the precedence of the parcel that would go next over this link, or None when none may go now."""
+        self._drop_settled()
+        if not self._ready or len(self.flight(link)) >= self._window:
+            return None
+        precedence, sequence = self._ready[0]
+        return precedence if self.flight(link).has_room(len(self._entries[sequence].waiting.sealed)) else None
+
+    def poll_transmit(
+        self, link: str, now: float, *, bytes_max: int | None = None, ask_time: bool = False
+    ) -> Transmit | None:
+        """Return the next upload for this link, or None: nothing waits, or the window is full.
+
+        Parcels of the first one's precedence or better share the datagram while they fit it. `bytes_max` bounds its
+        payload further (what the budget still holds).
+        """
+        first = self.peek(link)
+        if first is None:
+            return None
+        limit = min(DATAGRAM_PAYLOAD_BYTES_MAX, bytes_max if bytes_max is not None else DATAGRAM_PAYLOAD_BYTES_MAX)
+        chosen: list[_Entry] = []
+        size = 16 + (10 if not self._epoch_known else 0)
+        while self._ready and len(chosen) < PARCELS_IN_UPLOAD_MAX:
+            entry = self._entries[self._ready[0][1]]
+            cost = len(entry.waiting.sealed) + 3
+            # One parcel larger than a datagram still goes, alone: the IP layer cuts it, and it is not refused for ever.
+            if size + cost > limit and (chosen or bytes_max is not None):
+                break
+            heapq.heappop(self._ready)
+            self._move(entry, Happening.SENT)
+            chosen.append(entry)
+            size += cost
+            self._drop_settled()
+        if not chosen:
+            return None
+        sequences = tuple(sorted(entry.waiting.sequence for entry in chosen))
+        upload = Upload(
+            parcels=tuple(self._entries[sequence].waiting.sealed for sequence in sequences),
+            epoch=None if self._epoch_known else self.epoch,
+            ask_time=ask_time,
+        )
+        number = self.flight(link).send(size, now)
+        self._uploads[(link, number)] = sequences
+        return Transmit(number, upload, sequences, first)
+
+    def handle_ack(self, link: str, number: int, ack: Ack, now: float) -> Settled:
+        """Apply an acknowledgement, however late or often it comes, and return what it settled."""
+        self.flight(link).answer(number, now)
+        mine = self._uploads.pop((link, number), ())
+        self._epoch_known = not ack.epoch_unknown
+        refusals = dict(ack.refused)
+        refused, quarantined = [], []
+        for sequence in mine:
+            entry = self._entries.get(sequence)
+            if entry is None or entry.state is not State.IN_FLIGHT or ack.covers(sequence):
+                continue
+            reason = refusals.get(sequence)
+            if reason is None:
+                # Answered, yet neither taken nor refused (an unknown epoch, a full gateway): it goes again.
+                self._requeue(entry, Happening.LOST)
+                continue
+            entry.attempts += 1
+            if reason in _FINAL_REFUSALS or entry.attempts >= PARCEL_ATTEMPTS_MAX:
+                self._move(entry, Happening.GIVEN_UP)
+                del self._entries[sequence]
+                quarantined.append((sequence, reason))
+            else:
+                self._requeue(entry, Happening.REFUSED)
+                refused.append((sequence, reason))
+        delivered = [] if ack.epoch_unknown else [sequence for sequence in self._entries if ack.covers(sequence)]
+        for sequence in delivered:
+            self._move(self._entries.pop(sequence), Happening.ACKNOWLEDGED)
+        return Settled(tuple(sorted(delivered)), tuple(refused), tuple(quarantined))
+
+    def handle_loss(self, link: str, number: int) -> None:
+        """Note that an upload will not be answered (its link went down, its socket failed)."""
+        self.flight(link).forget(number)
+        for sequence in self._uploads.pop((link, number), ()):
+            entry = self._entries.get(sequence)
+            if entry is not None and entry.state is State.IN_FLIGHT:
+                self._requeue(entry, Happening.LOST)
+
+    def handle_timeout(self, now: float) -> int:
+        """Put back what counts as lost now; return how many uploads that were."""
+        count = 0
+        for link, flight in self._flights.items():
+            for number in flight.lost(now):
+                self.handle_loss(link, number)
+                count += 1
+        return count
+
+    def poll_timeout(self) -> float | None:
+        """Return the instant at which `handle_timeout` should be called next."""
+        return min((at for flight in self._flights.values() if (at := flight.next_timeout()) is not None), default=None)
+
+    def new_contact(self) -> None:
+        """Start a contact: the gateway may be another one, so the epoch is named again until it is acknowledged."""
+        self._epoch_known = False
+
+    def withdraw(self, sequences: Iterable[int]) -> None:
+        """Forget parcels that the queue no longer holds (evicted, folded)."""
+        for sequence in sequences:
+            self._entries.pop(sequence, None)
+
+    def _requeue(self, entry: _Entry, happening: Happening) -> None:
+        self._move(entry, happening)
+        heapq.heappush(self._ready, (entry.waiting.precedence, entry.waiting.sequence))
+
+    def _drop_settled(self) -> None:
+        # The heap may still name parcels that a late acknowledgement has settled or that fly already.
+        while self._ready:
+            entry = self._entries.get(self._ready[0][1])
+            if entry is not None and entry.state is State.QUEUED:
+                return
+            heapq.heappop(self._ready)
+
+    @staticmethod
+    def _move(entry: _Entry, happening: Happening) -> None:
+        entry.state = TRANSITIONS[(entry.state, happening)]
