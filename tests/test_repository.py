@@ -72,7 +72,9 @@ def wanted(project: dict[str, Any], *, extras: set[str], groups: set[str]) -> li
 def tracked_files() -> list[str]:
     if not (ROOT / ".git").exists() or shutil.which("git") is None:
         pytest.skip("not a git checkout, so nothing says which files are tracked")
-    listing = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True, text=True)
+    listing = subprocess.run(
+        ["git", "-c", "safe.directory=*", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True, text=True
+    )
     return [name for name in listing.stdout.split("\0") if name and (ROOT / name).is_file()]
 
 
