@@ -1,0 +1,50 @@
+"""The HTTP API as one aiohttp application: every declared operation on its route, behind one guard."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+
+import msgspec
+from aiohttp import web
+
+from gateway.api import health
+from gateway.api.bodies import defer_continue
+from gateway.api.context import API, Api
+from gateway.api.dispatch import endpoint, guard
+from gateway.api.limits import ApiLimits
+from gateway.api.metrics import ApiMetrics
+from gateway.api.openapi import build_openapi
+from gateway.api.operations import Operation
+from gateway.api.ratelimit import TokenBuckets
+from gateway.api.reference import render_reference
+from gateway.api.services import Blobs, Fleet, Services
+
+OPERATIONS: tuple[Operation, ...] = (*health.OPERATIONS,)
+
+
+def make_app(fleet: Fleet, blobs: Blobs, services: Services, *, limits: ApiLimits | None = None) -> web.Application:
+    """Return the application; serve it with `gateway.api.server.start_api`, which also caps connections."""
+    limits = limits or ApiLimits()
+    document = build_openapi(OPERATIONS, version=_version())
+    app = web.Application(middlewares=[guard], client_max_size=limits.json_bytes_max)
+    app[API] = Api(
+        fleet=fleet,
+        blobs=blobs,
+        services=services,
+        limits=limits,
+        metrics=ApiMetrics(services.registry),
+        by_address=TokenBuckets(rate=limits.address_rate, burst=limits.address_burst, keys_max=limits.buckets_max),
+        by_token=TokenBuckets(rate=limits.token_rate, burst=limits.token_burst, keys_max=limits.buckets_max),
+        openapi=msgspec.json.encode(document),
+        reference=render_reference(OPERATIONS, document),
+    )
+    for each in OPERATIONS:
+        app.router.add_route(each.method, each.path, endpoint(each), expect_handler=defer_continue)
+    return app
+
+
+def _version() -> str:
+    try:
+        return version("digitruck")
+    except PackageNotFoundError:  # run from a folder that was never installed
+        return "0"

@@ -1,0 +1,104 @@
+"""Who is asking: bearer tokens (RFC 6750) and the four roles.
+
+A token is 32 random bytes that its holder sees once; the database holds its SHA-256. A token has so much entropy that
+a fast hash is enough, and looking it up by its hash leaks no timing about it. Every role may read; operator and
+publisher each may change their own part; admin may do everything. What a route needs is declared at the route.
+Deliberately absent: cookies and passwords, so there is nothing that a foreign page could make a browser send.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from aiohttp import web
+
+from gateway.api.problem import Problem
+
+_PREFIX = "dt_"
+_TOKEN = re.compile(r"dt_[A-Za-z0-9_-]{43}")
+_REALM = 'Bearer realm="digitruck"'
+
+
+class Role(StrEnum):
+    """What a token may do."""
+
+    VIEWER = "viewer"
+    OPERATOR = "operator"
+    PUBLISHER = "publisher"
+    ADMIN = "admin"
+
+    def may(self, needs: frozenset[Role]) -> bool:
+        """Return whether this role is enough where one of `needs` is asked for."""
+        return self is Role.ADMIN or self in needs or Role.VIEWER in needs
+
+
+VIEWER = frozenset({Role.VIEWER})
+OPERATOR = frozenset({Role.OPERATOR})
+PUBLISHER = frozenset({Role.PUBLISHER})
+SIGNER = frozenset({Role.OPERATOR, Role.PUBLISHER})
+ADMIN = frozenset({Role.ADMIN})
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """A signed-in client: the name that its token was given, and its role."""
+
+    name: str
+    role: Role
+
+
+class TokenRow(Protocol):
+    """What the API reads of a stored token."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def role(self) -> str: ...
+    @property
+    def expires_ms(self) -> int | None: ...
+    @property
+    def revoked_ms(self) -> int | None: ...
+
+
+def new_token() -> str:
+    """Return a fresh token; show it once and keep only `token_sha256` of it."""
+    return _PREFIX + secrets.token_urlsafe(32)
+
+
+def token_sha256(token: str) -> bytes:
+    """Return what the database holds of a token."""
+    return hashlib.sha256(token.encode()).digest()
+
+
+def bearer_token(request: web.Request) -> str | None:
+    """Return the token of a request, None when it brings none; raise a 401 `Problem` for anything else."""
+    headers = request.headers.getall("Authorization", [])
+    if not headers:
+        return None
+    scheme, _, value = headers[0].partition(" ")
+    if len(headers) > 1 or scheme.lower() != "bearer" or _TOKEN.fullmatch(value.strip()) is None:
+        raise unauthorized("the Authorization header is not `Bearer` and a token of this gateway")
+    return value.strip()
+
+
+def actor_of(row: TokenRow | None, now_ms: int) -> Actor:
+    """Return who holds a token; raise a 401 `Problem` that does not say whether it ever existed."""
+    if row is None or row.revoked_ms is not None or (row.expires_ms is not None and row.expires_ms <= now_ms):
+        raise unauthorized("the token is unknown, expired or revoked; sign in with another")
+    return Actor(row.name, Role(row.role))
+
+
+def unauthorized(detail: str) -> Problem:
+    """Return the refusal of a request whose sender is not known."""
+    return Problem(401, detail, headers={"WWW-Authenticate": _REALM})
+
+
+def forbidden(actor: Actor, needs: frozenset[Role]) -> Problem:
+    """Return the refusal of a known sender whose role is not enough."""
+    wanted = " or ".join(sorted(needs | {Role.ADMIN}))
+    return Problem(403, f"this needs the role {wanted}; your token has the role {actor.role}")

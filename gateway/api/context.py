@@ -1,0 +1,30 @@
+"""What every handler of the API can reach: the fleet's data, the blobs, the injected services and the limits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from gateway.api.limits import ApiLimits
+from gateway.api.metrics import ApiMetrics
+from gateway.api.ratelimit import TokenBuckets
+from gateway.api.services import Blobs, Fleet, Services
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Api:
+    """The API's surroundings, made once by `make_app`."""
+
+    fleet: Fleet
+    blobs: Blobs
+    services: Services
+    limits: ApiLimits
+    metrics: ApiMetrics
+    by_address: TokenBuckets
+    by_token: TokenBuckets
+    openapi: bytes
+    reference: str
+
+
+API = web.AppKey("api", Api)

@@ -1,0 +1,69 @@
+"""What the rest of the gateway gives to the HTTP API: time, join codes, document acceptance, decoded telemetry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeAlias
+
+from prometheus_client import CollectorRegistry
+
+# Narrow these to the stores as soon as they are there.
+Fleet: TypeAlias = Any
+Blobs: TypeAlias = Any
+DocumentRecord: TypeAlias = Any
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One channel's values in a period, oldest first. `t_ms` is the row's time, or the start of its step.
+
+    `v` are physical values in `unit`: the readings themselves, or means over a step. `low`, `high`, `last` and `count`
+    are only there for steps, each as long as `v`.
+    """
+
+    name: str
+    unit: str
+    t_ms: Sequence[int]
+    v: Sequence[float]
+    low: Sequence[float] = ()
+    high: Sequence[float] = ()
+    last: Sequence[float] = ()
+    count: Sequence[int] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SamplesPage:
+    """Series of one truck and, when there is more, the time (Unix ms) from which to ask next."""
+
+    series: Sequence[Series]
+    next_ms: int | None
+
+
+class TelemetrySource(Protocol):
+    """Reads stored batches and rollups of one truck."""
+
+    async def samples(
+        self, truck: str, *, channels: Sequence[str], since_ms: int, until_ms: int, step_s: int, rows_max: int
+    ) -> SamplesPage:
+        """Return the values in [since_ms, until_ms); no `channels` means all, `step_s` 0 means every reading."""
+        ...
+
+
+class AcceptDocument(Protocol):
+    """Checks a signed document against what the gateway trusts, and stores it."""
+
+    async def __call__(self, signed: bytes, actor: str) -> DocumentRecord:
+        """Return the record, also for a document that is there already; raise `PeerError` if it is not believed."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """The injected parts. `now_ms` is wall time in Unix ms; `make_code` turns (truck, secret) into a join code."""
+
+    now_ms: Callable[[], int]
+    make_code: Callable[[str, bytes], str]
+    accept_document: AcceptDocument
+    telemetry: TelemetrySource
+    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
