@@ -1,0 +1,202 @@
+"""The one module that reaches into aiocoap (0.4.17): its UDP message interface, with a meter and a gate at the socket.
+
+It replaces `send` and `datagram_msg_received` of `MessageInterfaceUDP6` and extends three other methods; the test next
+to it holds fingerprints of what is replaced, so that an upgrade that changes it fails there and not on a truck.
+What differs from stock, besides the meter:
+
+- A datagram that the gate refuses is not sent. If it opened a request, that request fails; aiocoap keeps running.
+- The kernel reports an ICMP error about one peer on the next send to any other peer: that send is repeated.
+- A full socket buffer loses the datagram, as the network would; stock fails every request to that peer.
+- No exception leaves the datagram path, and token lengths above 8 are refused (RFC 7252 section 3).
+- Message ids are remembered for a shorter time than 247 s (see `short_memory`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from typing import Any
+
+from aiocoap.message import Direction as MessageDirection
+from aiocoap.message import Message
+from aiocoap.numbers.constants import TransportTuning
+from aiocoap.transports.udp6 import MessageInterfaceUDP6, SockExtendedErr, UDP6EndpointAddress
+from aiocoap.util import socknumbers
+from aiocoap.util.asyncio.recvmsg import create_recvmsg_datagram_endpoint
+
+from store.coapmeter import Address, CoapHeader, Meter, handling, plain_host
+
+# aiocoap reads 4,096 bytes and would count the rest of a longer datagram as nothing.
+DATAGRAM_BYTES_MAX = 65_535
+# MAX_TRANSMIT_SPAN is 45 s (RFC 7252 section 4.8.2): a confirmable request is repeated within that, and a trip.
+EXCHANGE_LIFETIME_S = 60.0
+# A garbage collection pause is longer than aiocoap's 0.1 s; each needless empty acknowledgement costs 32 bytes twice.
+EMPTY_ACK_DELAY_S = 0.5
+_SO_EE_ORIGIN_ICMP, _SO_EE_ORIGIN_ICMP6 = 2, 3
+
+
+def short_memory(*, exchange_lifetime_s: float) -> Any:
+    """Return tuning with which a received message id is remembered for this long and no longer.
+
+    A socket pair has 65,536 message ids: at 247 s that is 265 requests a second, at 60 s 1,092, and the memory of each
+    request (2-3 kB) is freed as much sooner. Our requests may be repeated safely, so forgetting early costs an answer,
+    never correctness. Raises ValueError below aiocoap's own span of retransmissions.
+    """
+    span_s = TransportTuning().MAX_TRANSMIT_SPAN
+    if exchange_lifetime_s <= span_s:
+        raise ValueError(f"an exchange lives longer than its retransmissions, {span_s} s")
+
+    class ShortMemory(TransportTuning):  # type: ignore[misc]  # aiocoap has no types
+        EXCHANGE_LIFETIME = exchange_lifetime_s
+        EMPTY_ACK_DELAY = EMPTY_ACK_DELAY_S
+
+    return ShortMemory()
+
+
+class MeteredInterface(MessageInterfaceUDP6):  # type: ignore[misc]  # aiocoap has no types
+    """aiocoap's UDP message interface, each datagram of which passes a meter."""
+
+    def __init__(self, manager: Any, *, log: Any, loop: Any, meter: Meter, tuning: Any) -> None:
+        super().__init__(manager, log=log, loop=loop)
+        self.meter = meter
+        self.faults = 0
+        self._tuning = tuning
+
+    @classmethod
+    async def open(cls, manager: Any, *, sock: socket.socket, log: Any, meter: Meter, tuning: Any) -> MeteredInterface:
+        """Take over a bound (or unbound) AF_INET6 datagram socket; `manager` is aiocoap's MessageManager."""
+        loop = asyncio.get_running_loop()
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+        sock.setsockopt(socket.IPPROTO_IPV6, socknumbers.IPV6_RECVERR, 1)
+        sock.setsockopt(socket.IPPROTO_IP, socknumbers.IP_RECVERR, 1)
+        _, interface = await create_recvmsg_datagram_endpoint(
+            loop, lambda: cls(manager, log=log, loop=loop, meter=meter, tuning=tuning), sock=sock
+        )
+        await interface.ready
+        assert isinstance(interface, cls)
+        return interface
+
+    @property
+    def sock(self) -> socket.socket:
+        """The socket itself (closed after shutdown)."""
+        sock = self.transport.get_extra_info("socket")
+        assert isinstance(sock, socket.socket)
+        return sock
+
+    def connection_made(self, transport: Any) -> None:
+        """Called by the transport before it reads for the first time."""
+        transport.max_size = DATAGRAM_BYTES_MAX
+        super().connection_made(transport)
+
+    def send(self, message: Any) -> None:
+        """Called by aiocoap for each transmission and retransmission of anything."""
+        data = message.encode()
+        remote, ip_header_bytes = _peer(message.remote.sockaddr)
+        outgoing = self.meter.outgoing(data, remote, ip_header_bytes, getattr(message, "account", None))
+        try:
+            self.meter.admit(outgoing)
+        except Exception as refusal:
+            if outgoing.opens_exchange:
+                # Not now: aiocoap is in the middle of noting that it has sent this.
+                self.loop.call_soon(self._fail_request, message, refusal)
+            return
+        if not self._transmit(data, message.remote):
+            return
+        try:
+            self.meter.record(outgoing)
+        except Exception as error:
+            # Raised by our own callback; in here it would leave aiocoap's bookkeeping half done.
+            self._note_fault("record", error)
+
+    def datagram_msg_received(self, data: bytes, ancdata: Any, flags: int, address: Any) -> None:
+        """Called by the transport for each datagram that arrives."""
+        exchange = None
+        try:
+            exchange = self.meter.incoming(data, *_peer(address))
+        except Exception as error:
+            self._note_fault("meter", error)
+        message = self._decoded(data, ancdata, address)
+        if message is None or self._shutting_down is not None:
+            return
+        with handling(exchange):
+            try:
+                self._ctx.dispatch_message(message)
+            except Exception as error:
+                self._note_fault("dispatch", error)
+
+    def datagram_errqueue_received(self, data: bytes, ancdata: Any, flags: int, address: Any) -> None:
+        """Called by the transport for each error that the kernel queued, ICMP ones above all."""
+        try:
+            for _, kind, value in ancdata:
+                if kind != socknumbers.IPV6_RECVERR:
+                    continue
+                if SockExtendedErr.load(value).ee_origin in (_SO_EE_ORIGIN_ICMP, _SO_EE_ORIGIN_ICMP6):
+                    self.meter.incoming_icmp(data, *_peer(address))
+            if self._shutting_down is None:
+                super().datagram_errqueue_received(data, ancdata, flags, address)
+        except Exception as error:
+            self._note_fault("errqueue", error)
+
+    def error_received(self, exc: Exception) -> None:
+        """Called by the transport when reading fails: the error queue says more, and is read anyway."""
+
+    def _decoded(self, data: bytes, ancdata: Any, address: Any) -> Any | None:
+        pktinfo = None
+        for level, kind, value in ancdata:
+            if level == socket.IPPROTO_IPV6 and kind == socket.IPV6_PKTINFO:
+                pktinfo = value
+        try:
+            if CoapHeader.parse(data) is None or pktinfo is None:
+                raise ValueError("no CoAP header, or no destination address")
+            message = Message.decode(data, UDP6EndpointAddress(address, self, pktinfo=pktinfo))
+        except Exception:
+            # Options raise UnparsableMessage, UnicodeDecodeError and more; from outside they all mean the same.
+            self.meter.malformed += 1
+            return None
+        message.direction = MessageDirection.INCOMING
+        message.transport_tuning = self._tuning
+        return message
+
+    def _transmit(self, data: bytes, remote: Any) -> bool:
+        ancdata = []
+        if remote.pktinfo is not None:
+            ancdata.append((socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, remote.pktinfo))
+        sock = self.sock
+        for is_last_try in (False, True):
+            try:
+                sock.sendmsg((data,), ancdata, 0, remote.sockaddr)
+            except OSError as error:
+                if sock.fileno() < 0 or error.errno in (errno.EAGAIN, errno.ENOBUFS):
+                    break
+                if is_last_try:
+                    self.loop.call_soon(self._fail_remote, error, remote)
+            else:
+                return True
+        self.meter.unsent += 1
+        return False
+
+    def _fail_request(self, message: Any, refusal: Exception) -> None:
+        """Undo what aiocoap noted about a request that was never sent, and give its caller the refusal."""
+        if self._shutting_down is not None:
+            return
+        manager = self._ctx
+        tokens = manager.token_manager
+        if (message.remote, message.mid) in manager._active_exchanges:
+            manager._remove_exchange(message)
+        pipe = tokens.outgoing_requests.get((message.token, message.remote))
+        if pipe is not None:
+            pipe.add_exception(refusal)
+
+    def _fail_remote(self, error: OSError, remote: Any) -> None:
+        if self._shutting_down is None:
+            self._ctx.dispatch_error(error, remote)
+
+    def _note_fault(self, where: str, error: Exception) -> None:
+        self.faults += 1
+        self.log.error("%s: %s: %s", where, type(error).__name__, error)
+
+
+def _peer(sockaddr: Any) -> tuple[Address, int]:
+    host, header_bytes = plain_host(sockaddr[0])
+    return (host, sockaddr[1]), header_bytes
