@@ -1,0 +1,1 @@
+"""The gateway's data layer: SQLAlchemy Core on SQLite or PostgreSQL, one contract for both."""

@@ -1,0 +1,57 @@
+"""What the fleet store refuses, by whose fault it is."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from protocol.errors import LocalError, PeerError
+
+
+class SchemaVersionError(LocalError):
+    """The database's schema is not the one that this release works with."""
+
+
+class UnknownTruckError(LocalError):
+    """No truck of this name is enrolled."""
+
+    def __init__(self, truck: str) -> None:
+        super().__init__(f"no truck named {truck} is enrolled")
+        self.truck = truck
+
+
+class EnrolmentReason(StrEnum):
+    """Why a one-time code was not taken. Tell a person; tell a stranger only that it was not."""
+
+    UNKNOWN = "unknown"
+    USED = "used"
+    EXPIRED = "expired"
+    OTHER_TRUCK = "other-truck"
+    KEY_TAKEN = "key-taken"
+
+
+class EnrolmentError(PeerError):
+    """A one-time code, or the keys that came with it, cannot be taken."""
+
+    def __init__(self, reason: EnrolmentReason) -> None:
+        super().__init__(f"enrolment refused: {reason.value}")
+        self.reason = reason
+
+
+class DocumentConflictError(PeerError):
+    """Another document already has this version (or another manifest this label) of the same name."""
+
+
+class StaleContextError(LocalError):
+    """An OSCORE context is gone or someone else reserved its sequence numbers: run EDHOC again."""
+
+
+class RolledUpError(LocalError):
+    """A batch was rolled up by someone else meanwhile: nothing was added."""
+
+
+class TokenNameError(LocalError):
+    """A token of this name exists already."""
+
+
+class DatabaseUnsupportedError(LocalError):
+    """What was asked for needs another kind of database; the message says what to do instead."""
