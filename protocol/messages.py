@@ -17,6 +17,7 @@ from protocol.numbers import (
     CONTEXT_PARCEL,
     DESIRED_DIGEST_BYTES,
     ENROL_SECRET_BYTES,
+    HELD_MANIFESTS_MAX,
     PARCEL_BYTES_MAX,
     PARCELS_IN_UPLOAD_MAX,
     PIECES_IN_REQUEST_MAX,
@@ -194,6 +195,26 @@ class PiecesRequest(WireArray, frozen=True):
     digest: Digest
     first: Annotated[int, Meta(ge=0, le=1 << 40)]
     count: Annotated[int, Meta(ge=1, le=PIECES_IN_REQUEST_MAX)] = 1
+
+
+class PackRequest(WireArray, frozen=True):
+    """FETCH /k: ask for the pack that leads to a manifest's files from those of the manifests held.
+
+    `profile` is the fingerprint of the truck's decoders: a pack only uses transforms that it can undo bit for bit.
+    """
+
+    manifest: Digest
+    held: Annotated[tuple[Digest, ...], Meta(max_length=HELD_MANIFESTS_MAX)] = ()
+    profile: Annotated[bytes, Meta(max_length=16)] = b""
+
+
+class PackOffer(WireMap, frozen=True):
+    """The answer: the pack's digest and size in bytes, or in how many seconds to ask again while it is being made."""
+
+    labels: ClassVar = {"digest": 1, "size": 2, "wait_s": 3}
+    digest: Digest | None = None
+    size: Uint = 0
+    wait_s: Uint = 0
 
 
 class EnrolRequest(WireMap, frozen=True):

@@ -15,6 +15,7 @@ WIRE_VERSIONS_SPOKEN: Final = frozenset({1})
 PATH_UPLOAD: Final = "u"
 PATH_DOCUMENT: Final = "d"
 PATH_PIECES: Final = "p"
+PATH_PACK: Final = "k"
 PATH_ENROL: Final = "e"
 PATH_EDHOC: Final = (".well-known", "edhoc")
 
@@ -79,6 +80,7 @@ BUNDLE_BYTES_MAX: Final = 1 << 40
 DESIRED_DIGEST_BYTES: Final = 8
 ENROL_SECRET_BYTES: Final = 16
 ADDRESSES_MAX: Final = 8
+HELD_MANIFESTS_MAX: Final = 16
 
 
 class Precedence(IntEnum):

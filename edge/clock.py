@@ -1,0 +1,97 @@
+"""The truck's clock: monotonic for every timer, wall time only once somebody trustworthy has told it.
+
+Three states: `unset` (nothing is known), `floor` (it is at least this late: the highest trusted time of the past), and
+`synced` (an authenticated gateway answer told it since this boot). The floor is durable and only ever rises, so a
+clock that restarts in 1970 or jumps ahead opens no hole: expiry is judged by the floor, never by the system's clock.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+
+_BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
+# One authenticated answer may raise the floor by at most this much over what was known, so that a gateway whose clock
+# runs years ahead cannot expire every document for ever; honest gaps (a truck in a shed) are covered by repetition.
+_FLOOR_STEP_MAX_S = 400 * 86_400
+
+
+class ClockState(StrEnum):
+    """How far wall time can be believed."""
+
+    UNSET = "unset"
+    FLOOR = "floor"
+    SYNCED = "synced"
+
+
+def kernel_boot_id() -> int:
+    """Return 63 bits that name this boot of the machine (the same for every start of the daemon in it)."""
+    try:
+        return int(_BOOT_ID_FILE.read_text().replace("-", "").strip()[:16], 16) >> 1
+    except (OSError, ValueError):
+        # Without procfs the boot is named by the instant it began; a daemon's restart then counts as the same boot.
+        return int(time.time() - time.clock_gettime(time.CLOCK_BOOTTIME))
+
+
+def boottime() -> float:
+    """Return seconds since the machine's boot, suspension included."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class Clock:
+    """Wall time as far as it is trusted."""
+
+    def __init__(
+        self,
+        *,
+        boot: int,
+        floor_s: int,
+        offset_s: float | None = None,
+        monotonic: Callable[[], float] = boottime,
+    ) -> None:
+        """`floor_s` and `offset_s` (wall minus monotonic, of this very boot) are what was persisted."""
+        self.boot = boot
+        self.floor_s = floor_s
+        self.offset_s = offset_s
+        self._monotonic = monotonic
+
+    @property
+    def state(self) -> ClockState:
+        """How far wall time can be believed now."""
+        if self.offset_s is not None:
+            return ClockState.SYNCED
+        return ClockState.FLOOR if self.floor_s > 0 else ClockState.UNSET
+
+    def monotonic(self) -> float:
+        """Return seconds of this boot; never jumps."""
+        return self._monotonic()
+
+    def wall_s(self) -> float | None:
+        """Return Unix time, or None while it is not trusted."""
+        return None if self.offset_s is None else self._monotonic() + self.offset_s
+
+    def at_least_s(self) -> int:
+        """Return a lower bound of Unix time: what expiry is judged by."""
+        wall_s = self.wall_s()
+        return self.floor_s if wall_s is None else max(self.floor_s, int(wall_s))
+
+    def stamp(self) -> tuple[float, int | None]:
+        """Return (time, boot): wall time and None, or monotonic time and the boot that it belongs to."""
+        wall_s = self.wall_s()
+        return (self._monotonic(), self.boot) if wall_s is None else (wall_s, None)
+
+    def learn(self, time_s: int, rtt_s: float) -> bool:
+        """Take the time of an authenticated answer; return whether it changed what is known (then persist it)."""
+        if time_s < self.floor_s:
+            return False
+        offset_s = time_s + rtt_s / 2 - self._monotonic()
+        changed = self.offset_s is None or abs(offset_s - self.offset_s) > 1 + rtt_s
+        if changed:
+            self.offset_s = offset_s
+        ceiling_s = time_s if self.floor_s == 0 else self.floor_s + _FLOOR_STEP_MAX_S
+        raised = min(time_s, ceiling_s)
+        if raised > self.floor_s:
+            self.floor_s = raised
+        return changed

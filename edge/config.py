@@ -1,0 +1,124 @@
+"""The truck's own configuration file, edge.toml: what an operator's signed configuration cannot know or must not need.
+
+Unknown keys are refused with their path. Everything has a default but the collectors' sources: a truck that has joined
+runs with an empty file.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from protocol.errors import LocalError
+from protocol.joincode import Address
+from protocol.wire import Name
+
+Megabytes = Annotated[int, Meta(ge=1, le=1_000_000)]
+
+
+class ConfigError(LocalError):
+    """The configuration file cannot be used; the text says which key and why."""
+
+
+class LinkSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One `[[link]]`: an uplink of this truck and its simple budget."""
+
+    name: Name
+    interface: str | None = None
+    gateways: tuple[Address, ...] = ()
+    month_bytes_max: Annotated[int, Meta(ge=0)] | None = None
+    reserve_bytes: Annotated[int, Meta(ge=0)] = 0
+    price_per_mb: Annotated[float, Meta(ge=0, le=100_000)] = 0.0
+    currency: Annotated[str, Meta(pattern=r"^[A-Z]{3}$")] = "USD"
+    bulk: bool = True
+
+
+class ClassroomSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[classroom]`: the HTTP service of the classroom LAN and of local scripts."""
+
+    listen: Annotated[str, Meta(pattern=r"^(\[[0-9a-fA-F:]+\]|[0-9.]+):[0-9]{1,5}$")] = "0.0.0.0:8080"  # noqa: S104
+    local_post_from: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
+
+
+class EdgeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The whole file."""
+
+    data: str = "/var/lib/digitruck"
+    state_mb_max: Megabytes = 512
+    content_mb_max: Megabytes = 200_000
+    batch_age_s: Annotated[int, Meta(ge=1, le=7 * 86_400)] = 14_400
+    patience_s: Annotated[int, Meta(ge=0, le=30 * 86_400)] = 900
+    log_level: Annotated[str, Meta(pattern="^(debug|info|warning|error)$")] = "info"
+    classroom: ClassroomSettings = ClassroomSettings()
+    link: tuple[LinkSettings, ...] = (LinkSettings(name="lte"),)
+    collector: tuple[dict[str, Any], ...] = ({"kind": "host", "name": "host", "period_s": 60},)
+
+    def __post_init__(self) -> None:
+        names = [link.name for link in self.link]
+        if not names or len(set(names)) != len(names):
+            raise ValueError("every [[link]] needs a name of its own, and there must be one")
+        for link in self.link:
+            if link.month_bytes_max is not None and link.reserve_bytes > link.month_bytes_max:
+                raise ValueError(f"link {link.name}: reserve_bytes is more than month_bytes_max")
+
+
+def load_config(path: Path) -> EdgeConfig:
+    """Read the file; raise `ConfigError` naming the key that is wrong and what to do."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}; run `digitruck-edge join CODE --config {path}` first") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 text") from error
+    try:
+        return msgspec.convert(tomllib.loads(text), EdgeConfig, strict=True)
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+DEFAULT_TEXT = """\
+# digitruck-edge configuration. Every line that is commented out shows a default.
+
+data = "{data}"                 # queues, keys and content live here
+# state_mb_max = 512            # share of the disk for queues; beyond it old detail makes room
+# content_mb_max = 200000       # share of the disk for bundles
+# batch_age_s = 14400           # a batch closes when it fills a datagram or is this old
+# patience_s = 900              # how long normal parcels wait for a cheaper link
+# log_level = "info"
+
+[classroom]
+# listen = "0.0.0.0:8080"       # the classroom's web page and the local API
+# local_post_from = ["127.0.0.0/8", "::1/128"]
+
+# One table a link, the order does not matter. Without `gateways` the addresses of the enrolment are used.
+[[link]]
+name = "lte"
+# interface = "wwan0"           # bind to this network interface
+# month_bytes_max = 2000000000  # never spend more than this in a calendar month (UTC)
+# reserve_bytes = 1000000       # of it, kept for flash alone
+# price_per_mb = 0.01
+# currency = "USD"
+
+# [[link]]
+# name = "sat"
+# interface = "eth1"
+# month_bytes_max = 30000000
+# reserve_bytes = 500000
+# price_per_mb = 5.0
+# bulk = false                  # content waits for a cheaper link
+
+[[collector]]
+kind = "host"
+name = "host"
+period_s = 60
+
+# [[collector]]
+# kind = "vedirect"
+# name = "solar"
+# port = "/dev/ttyUSB0"
+# period_s = 60
+"""

@@ -1,0 +1,99 @@
+"""Who this truck is: its two private keys, made here and never leaving, and what it was told when it joined.
+
+Files in DATA/identity, readable by the daemon alone, each published by write, fsync, rename, fsync of the folder. The
+enrolment is written last: a truck either has joined or has not.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from msgspec import Meta
+
+from protocol.cose import SigningKey
+from protocol.edhoc import EdhocKey, generate_key
+from protocol.errors import LocalError, PeerError
+from protocol.joincode import Address
+from protocol.numbers import ADDRESSES_MAX
+from protocol.wire import Digest, Name, WireArray
+
+
+class NotEnrolledError(LocalError):
+    """This truck has not joined a fleet yet."""
+
+
+class Enrolment(WireArray, frozen=True):
+    """What the truck was told: its name and group, the gateways, the gateway's EDHOC key, and the root to pin."""
+
+    truck: Name
+    group: Name
+    addresses: Annotated[tuple[Address, ...], Meta(min_length=1, max_length=ADDRESSES_MAX)]
+    gateway_key: Annotated[bytes, Meta(min_length=32, max_length=32)]
+    root: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The truck's private keys."""
+
+    signing: SigningKey
+    edhoc: EdhocKey
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Publish a file that only its owner may read; after a power cut it is whole, old or new."""
+    temporary = path.with_name(path.name + ".new")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        os.write(descriptor, data)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    os.replace(temporary, path)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def make_keys(folder: Path) -> Keys:
+    """Return this truck's keys, making them if there are none yet; a repeated `join` keeps them."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    signing, exchange = folder / "signing.key", folder / "edhoc.key"
+    if not signing.exists():
+        write_private(signing, os.urandom(32))
+    if not exchange.exists():
+        key = generate_key()
+        write_private(exchange, key.private + key.public)
+    return _read_keys(folder)
+
+
+def _read_keys(folder: Path) -> Keys:
+    try:
+        seed = (folder / "signing.key").read_bytes()
+        exchange = (folder / "edhoc.key").read_bytes()
+    except OSError as error:
+        raise NotEnrolledError("this truck has no keys yet: run `digitruck-edge join CODE`") from error
+    if len(seed) != 32 or len(exchange) != 64:
+        raise LocalError(f"a key file in {folder} is damaged: ask for a new code and run `digitruck-edge join CODE`")
+    return Keys(SigningKey(seed), EdhocKey(exchange[:32], exchange[32:]))
+
+
+def save_enrolment(folder: Path, enrolment: Enrolment) -> None:
+    """Make the enrolment durable: from now on this truck has joined."""
+    write_private(folder / "enrolment.cbor", enrolment.encode())
+
+
+def load_identity(folder: Path) -> tuple[Keys, Enrolment]:
+    """Return keys and enrolment; raise `NotEnrolledError` with the next step."""
+    try:
+        enrolment = Enrolment.decode((folder / "enrolment.cbor").read_bytes())
+    except OSError as error:
+        raise NotEnrolledError("this truck has not joined yet: run `digitruck-edge join CODE`") from error
+    except PeerError as error:
+        raise LocalError(f"{folder}/enrolment.cbor is damaged: run `digitruck-edge join CODE` again") from error
+    return _read_keys(folder), enrolment
