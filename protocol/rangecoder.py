@@ -1,0 +1,128 @@
+"""A binary range coder of 32 bits without carries: bits and probabilities in, bytes out, and back.
+
+The coder narrows an interval [low, high] with each bit in proportion to the bit's probability and writes a byte
+whenever both ends agree on it (the coder of Mahoney's PAQ family; Martin, "Range encoding", 1979). Only integer
+arithmetic of exact results is used, so every machine writes and reads the same bytes.
+
+Encoder and decoder share one `bit` signature: a model calls it once and runs in both directions, so the two cannot
+drift apart. Deliberately absent: any model, any framing, any checksum (the parcel's signature covers the bytes).
+"""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+from protocol.errors import MalformedError
+
+PROBABILITY_BITS: Final = 16
+PROBABILITY_ONE: Final = 1 << PROBABILITY_BITS
+_MASK: Final = 0xFFFF_FFFF
+_TOP: Final = 0x0100_0000
+_TAIL_BYTES_MAX: Final = 4
+
+
+class Coder(Protocol):
+    """What a model needs: both directions answer with the bit that was coded."""
+
+    def bit(self, bit: int, one: int) -> int:
+        """Code one bit whose probability of being 1 is `one` / 65536, with 0 < one < 65536; a decoder ignores `bit`."""
+        ...
+
+    def raw(self, value: int, bits: int) -> int:
+        """Code `bits` bits of `value` that no model can predict; a decoder ignores `value`."""
+        ...
+
+
+class RangeEncoder:
+    """Writes bits; `size_bytes` is exact at any moment, `finish` never grows it."""
+
+    __slots__ = ("_high", "_low", "_out")
+
+    def __init__(self) -> None:
+        self._low = 0
+        self._high = _MASK
+        self._out = bytearray()
+
+    def bit(self, bit: int, one: int) -> int:
+        """Code one bit (see `Coder`)."""
+        low, high = self._low, self._high
+        middle = low + ((high - low) * one >> PROBABILITY_BITS)
+        if bit:
+            high = middle
+        else:
+            low = middle + 1
+        while low ^ high < _TOP:
+            self._out.append(high >> 24)
+            low = low << 8 & _MASK
+            high = high << 8 & _MASK | 0xFF
+        self._low, self._high = low, high
+        return bit
+
+    def raw(self, value: int, bits: int) -> int:
+        """Code bits at even odds, the highest first (see `Coder`)."""
+        for shift in range(bits - 1, -1, -1):
+            self.bit(value >> shift & 1, PROBABILITY_ONE >> 1)
+        return value
+
+    @property
+    def size_bytes(self) -> int:
+        """Return the exact length of what `finish` would return now."""
+        return len(self._out) + len(_tail(self._low, self._high))
+
+    def finish(self) -> bytes:
+        """Return everything written, ended by the shortest tail that a decoder reading zeros beyond the end accepts."""
+        return bytes(self._out) + _tail(self._low, self._high)
+
+
+class RangeDecoder:
+    """Reads bits from untrusted bytes: reading past the end and unread bytes are both a `MalformedError`."""
+
+    __slots__ = ("_at", "_code", "_data", "_end", "_high", "_low")
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data + b"\0" * _TAIL_BYTES_MAX
+        self._end = len(data)
+        self._at = _TAIL_BYTES_MAX
+        self._low = 0
+        self._high = _MASK
+        self._code = int.from_bytes(self._data[:_TAIL_BYTES_MAX], "big")
+
+    def bit(self, bit: int, one: int) -> int:
+        """Return the next bit; the given one is ignored (see `Coder`)."""
+        low, high = self._low, self._high
+        middle = low + ((high - low) * one >> PROBABILITY_BITS)
+        if self._code <= middle:
+            bit, high = 1, middle
+        else:
+            bit, low = 0, middle + 1
+        while low ^ high < _TOP:
+            low = low << 8 & _MASK
+            high = high << 8 & _MASK | 0xFF
+            if self._at >= len(self._data):
+                raise MalformedError("a range-coded body ends before its last row")
+            self._code = self._code << 8 & _MASK | self._data[self._at]
+            self._at += 1
+        self._low, self._high = low, high
+        return bit
+
+    def raw(self, value: int, bits: int) -> int:
+        """Return the next `bits` bits as a number; the given one is ignored (see `Coder`)."""
+        value = 0
+        for _ in range(bits):
+            value = value << 1 | self.bit(0, PROBABILITY_ONE >> 1)
+        return value
+
+    def finish(self) -> None:
+        """Check that the encoder of these bits would have ended with exactly these bytes."""
+        if self._data[self._at - _TAIL_BYTES_MAX : self._end] != _tail(self._low, self._high):
+            raise MalformedError("a range-coded body does not end where its last row does")
+
+
+def _tail(low: int, high: int) -> bytes:
+    # The shortest prefix that stays inside [low, high] when the reader continues it with zeros.
+    for length in range(_TAIL_BYTES_MAX):
+        mask = _MASK >> 8 * length
+        value = low + mask & ~mask
+        if value <= high:
+            return value.to_bytes(4, "big")[:length]
+    return low.to_bytes(4, "big")

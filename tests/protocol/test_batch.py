@@ -1,0 +1,206 @@
+"""Every body gives its rows back, knows its size, and never trusts bytes from outside."""
+
+import random
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from protocol.batch import ROWS_MAX, BatchEncoder, decode, encode
+from protocol.errors import LocalError, MalformedError
+from protocol.rows import Row
+from protocol.schema import VALUE_MAX, VALUE_MIN, Channel, Codec, Schema
+
+CODECS = list(Codec)
+small = st.integers(-300, 300)
+any_value = st.one_of(small, st.none(), st.integers(VALUE_MIN, VALUE_MAX), st.sampled_from([VALUE_MIN, VALUE_MAX, 0]))
+any_time = st.one_of(st.integers(-(1 << 53), 1 << 53), st.integers(1_700_000_000, 1_900_000_000))
+
+
+@st.composite
+def schemas(draw: st.DrawFn, codec: Codec) -> Schema:
+    width = draw(st.integers(1, 6))
+    weight = st.integers(-4096, 4096)
+    channels = []
+    order = draw(st.permutations(range(width)))
+    for index in range(width):
+        earlier = order[: order.index(index)]
+        channels.append(
+            Channel(
+                name=f"c{index}",
+                nominal=draw(st.integers(-(10**9), 10**9)),
+                typical=draw(st.sampled_from([0, 1, 7, 1000, 10**12])),
+                weights=tuple((other, draw(weight)) for other in earlier if draw(st.booleans())),
+                history=tuple((other, draw(weight)) for other in range(width) if draw(st.booleans())),
+            )
+        )
+    return Schema(tuple(channels), period_s=draw(st.integers(1, 3600)), codec=codec, order=tuple(order))
+
+
+@st.composite
+def batches(draw: st.DrawFn, codec: Codec) -> tuple[Schema, list[Row]]:
+    schema = draw(schemas(codec))
+    row = st.tuples(any_time, st.tuples(*[any_value] * len(schema.channels)))
+    return schema, draw(st.lists(row, max_size=12))
+
+
+def drifting_rows(schema: Schema, count: int, seed: int = 1) -> list[Row]:
+    source = random.Random(seed)
+    values = [channel.nominal for channel in schema.channels]
+    rows: list[Row] = []
+    for at in range(count):
+        values = [value + round(source.gauss(0, 3)) for value in values]
+        rows.append((1_780_000_000 + 60 * at, tuple(values)))
+    return rows
+
+
+def plain_schema(width: int = 3, codec: Codec = Codec.CONTEXT) -> Schema:
+    return Schema(tuple(Channel(f"c{index}", nominal=100, typical=3) for index in range(width)), codec=codec)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_any_rows_come_back(codec: Codec, data: st.DataObject) -> None:
+    schema, rows = data.draw(batches(codec))
+    body = encode(schema, rows)
+    assert decode(schema, body) == rows
+    if rows:
+        assert decode(schema, encode(schema, rows, base=rows[-1]), base=rows[-1]) == rows
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@settings(max_examples=150, deadline=None)
+@given(body=st.binary(max_size=80))
+def test_hostile_bytes_are_malformed_or_rows(codec: Codec, body: bytes) -> None:
+    schema = plain_schema(codec=codec)
+    try:
+        rows = decode(schema, body, rows_max=50)
+    except MalformedError:
+        return
+    assert len(rows) <= 50
+    assert all(value is None or VALUE_MIN <= value <= VALUE_MAX for _, values in rows for value in values)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_damaged_bodies_never_raise_anything_else(codec: Codec) -> None:
+    schema = plain_schema(5, codec)
+    body = encode(schema, drifting_rows(schema, 40))
+    source = random.Random(7)
+    for _ in range(150):
+        damaged = bytearray(body)
+        for _ in range(source.randint(1, 4)):
+            damaged[source.randrange(len(damaged))] ^= 1 << source.randrange(8)
+        del damaged[len(damaged) - source.choice((0, 0, 1, 5)) :]
+        try:
+            rows = decode(schema, bytes(damaged), rows_max=64)
+        except MalformedError:
+            continue
+        assert len(rows) <= 64
+
+
+@pytest.mark.parametrize("codec", [Codec.CONTEXT])
+def test_there_is_one_encoding_only(codec: Codec) -> None:
+    schema = plain_schema(codec=codec)
+    rows = drifting_rows(schema, 20)
+    body = encode(schema, rows)
+    for other in (body + b"\0", body + b"x"):
+        with pytest.raises(MalformedError):
+            decode(schema, other)
+    source = random.Random(3)
+    for at in range(200):
+        other = bytearray(body[: len(body) - at % 3])
+        other[source.randrange(len(other))] ^= 1 << source.randrange(8)
+        try:
+            decoded = decode(schema, bytes(other))
+        except MalformedError:
+            continue
+        assert encode(schema, decoded) == other
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_more_rows_than_asked_for_are_refused(codec: Codec) -> None:
+    schema = plain_schema(codec=codec)
+    body = encode(schema, drifting_rows(schema, 11))
+    assert len(decode(schema, body, rows_max=11)) == 11
+    with pytest.raises(MalformedError):
+        decode(schema, body, rows_max=10)
+
+
+def test_a_short_body_that_claims_many_rows_costs_nothing() -> None:
+    schema = Schema(tuple(Channel(f"c{index}") for index in range(64)))
+    started = time.perf_counter()
+    with pytest.raises(MalformedError):
+        decode(schema, b"\xff\x1f" + b"\x00" * 3)
+    assert time.perf_counter() - started < 1.5
+
+
+def test_size_is_exact_at_every_row() -> None:
+    schema = plain_schema()
+    encoder = BatchEncoder(schema)
+    for at, row in enumerate(drifting_rows(schema, 150), start=1):
+        assert encoder.append(row)
+        assert encoder.rows == at
+        assert encoder.size_bytes == len(encoder.finish())
+    assert decode(schema, encoder.finish()) == drifting_rows(schema, 150)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_a_batch_closes_before_it_outgrows_its_datagram(codec: Codec) -> None:
+    schema = plain_schema(codec=codec)
+    rows = drifting_rows(schema, 300)
+    encoder = BatchEncoder(schema)
+    taken = 0
+    while encoder.append(rows[taken], bytes_max=200):
+        taken += 1
+    assert encoder.rows == taken
+    assert encoder.size_bytes == len(encoder.finish()) <= 200
+    assert decode(schema, encoder.finish()) == rows[:taken]
+    with pytest.raises(LocalError, match="closed"):
+        encoder.append(rows[taken])
+
+
+def test_a_base_row_saves_bytes_and_state_never_leaks_between_batches() -> None:
+    schema = Schema(tuple(Channel(f"c{index}", typical=3) for index in range(16)))
+    rows = [
+        (when, tuple(value + 100_000 for value in values if value is not None))
+        for when, values in drifting_rows(schema, 10)
+    ]
+    alone = encode(schema, rows[1:])
+    based = encode(schema, rows[1:], base=rows[0])
+    assert len(based) < len(alone) - 20
+    assert decode(schema, based, base=rows[0]) == decode(schema, alone) == rows[1:]
+    assert encode(schema, rows[1:]) == alone
+
+
+def test_missing_values_cost_little_and_come_back() -> None:
+    schema = plain_schema(16)
+    rows = drifting_rows(schema, 60)
+    gappy = [(when, (None, *values[1:])) for when, values in rows]
+    assert decode(schema, encode(schema, gappy)) == gappy
+    assert len(encode(schema, gappy)) <= len(encode(schema, rows))
+
+
+def test_rows_that_do_not_fit_the_schema_are_refused() -> None:
+    schema = plain_schema(2)
+    for row in ((0, (1,)), (0, (1, VALUE_MAX + 1)), (1 << 60, (1, 2))):
+        with pytest.raises(LocalError):
+            encode(schema, [row])
+    with pytest.raises(LocalError, match="closed"):
+        encode(schema, [(0, (1, 2))] * (ROWS_MAX + 1))
+
+
+def test_known_rows_have_the_same_bytes_for_ever() -> None:
+    channels = (
+        Channel("a", nominal=2400, typical=2),
+        Channel("b", nominal=50, typical=10, weights=((0, 700),), history=((1, -300), (0, 20))),
+        Channel("c"),
+    )
+    rows = [
+        (1_780_272_000 + 60 * at + (at == 5), (2400 + at * at % 7, 50 - 9 * at % 31, None if at == 3 else at // 4))
+        for at in range(12)
+    ]
+    expected = {Codec.CONTEXT: "0cb55d3f028552a33f960d20c9a728bf189132befe32cd1924"}
+    for codec, body in expected.items():
+        assert encode(Schema(channels, codec=codec), rows).hex() == body
