@@ -8,9 +8,10 @@ floods and nonsense. Deliberately absent: retries, logging, queues; a collector 
 
 from __future__ import annotations
 
+import asyncio
 import re
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Final, Generic, Protocol, TypeVar
 
@@ -31,16 +32,28 @@ class SourceError(PeerError):
 
 
 class Clock(Protocol):
-    """Time as a collector may see it; tests give one that does not wait."""
-
-    def now(self) -> float:
-        """Return wall time in Unix seconds, as good as it is known."""
+    """Time as a collector sees it: never wall time, which a truck may not know. Tests give one that does not wait."""
 
     def monotonic(self) -> float:
-        """Return seconds that never jump."""
+        """Return seconds of this boot; they never jump."""
 
     async def sleep(self, seconds: float) -> None:
         """Wait for `seconds`."""
+
+
+@dataclass(frozen=True, slots=True)
+class RealClock:
+    """The clock outside tests; `read` is the daemon's monotonic clock."""
+
+    read: Callable[[], float]
+
+    def monotonic(self) -> float:
+        """Return seconds of this boot."""
+        return self.read()
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait for `seconds`."""
+        await asyncio.sleep(seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +90,11 @@ class ChannelSpec:
 class Row:
     """Scaled integers in the order of the collector's channels, None where the source said nothing.
 
-    `time_s` is Unix time where the source gave one; None means "now" and the supervisor stamps it.
+    `monotonic_s` is when it was so, by the collector's clock; None means "now", and the supervisor stamps it.
     """
 
     values: tuple[int | None, ...]
-    time_s: float | None = None
+    monotonic_s: float | None = None
 
 
 class CollectorSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

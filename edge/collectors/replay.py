@@ -2,7 +2,7 @@
 
 Format: the first row has the channels' names and begins with `t`; the second their decimal scales; then scaled
 integers, empty for missing, with `t` in seconds. Times are shifted so that the first row is now; at `speed` 60 a
-minute of the trace takes a second and is dated so. Lines that do not read are skipped. Deliberately absent: units in
+minute of the trace takes a second and is stamped so. Lines that do not read are skipped. Deliberately absent: units in
 the file; they come from the settings.
 """
 
@@ -115,7 +115,7 @@ class ReplayCollector(Collector[ReplaySettings]):
 
     async def rows(self, clock: Clock) -> AsyncGenerator[Row, None]:
         """Yield the trace's rows when they are due; `SourceError` if the file is gone, broken or another."""
-        start_s, start_monotonic_s = clock.now(), clock.monotonic()
+        start_s = clock.monotonic()
         played_s, skip = 0.0, self.settings.skip_rows
         while True:
             first_s: int | None = None
@@ -123,7 +123,7 @@ class ReplayCollector(Collector[ReplaySettings]):
             async for row in self._trace(skip):
                 first_s = row.time_s if first_s is None else first_s
                 offset_s = played_s + (row.time_s - first_s) / self.settings.speed
-                await clock.sleep(max(0.0, start_monotonic_s + offset_s - clock.monotonic()))
+                await clock.sleep(max(0.0, start_s + offset_s - clock.monotonic()))
                 yield Row(row.values, start_s + offset_s)
             if first_s is None and skip == 0:
                 raise SourceError(f"{self.settings.file} has no rows")

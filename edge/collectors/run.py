@@ -2,8 +2,9 @@
 
 A source may vanish (the collector is started again, later and later), hang (no row within its silence limit), lie
 (cells that cannot be are taken as missing, rows that do not fit are dropped) or flood (rows beyond the rate wait if
-they carry their own time, else are dropped). Logs are events, capped per collector. Deliberately absent: what a row
-is for; `on_row` is the daemon's.
+they carry their own time, else are dropped). Logs are events, capped per collector. `on_row` gets the collector's name,
+the monotonic time in seconds and the scaled integers. Deliberately absent: what a row is for, and wall time: the
+daemon has both.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from typing import Any, Final
 import structlog
 
 from edge.collectors.base import Clock, Row
-from edge.collectors.log_limit import LogLimit
 from edge.collectors.registry import AnyCollector
+from edge.log_limit import LogLimit
 from protocol.schema import VALUE_MAX, VALUE_MIN
 
 BACKOFF_S_MIN: Final = 1.0
@@ -27,7 +28,7 @@ RATE_FACTOR: Final = 2.0  # how many times its declared rate a source may send, 
 BURST_ROWS: Final = 10
 CLOSE_S_MAX: Final = 5.0
 _ERROR_CHARS_MAX: Final = 200
-_TIME_S_MAX: Final = 253_402_300_800.0  # the year 10000: beyond it no date can be shown
+_AHEAD_S_MAX: Final = 1.0  # a row is not from the future, but clocks round
 
 OnRow = Callable[[str, float, tuple[int | None, ...]], Awaitable[None]]
 _log = structlog.get_logger("edge.collectors")
@@ -35,7 +36,7 @@ _log = structlog.get_logger("edge.collectors")
 
 @dataclass(frozen=True, slots=True)
 class CollectorHealth:
-    """How one collector does; times are Unix seconds. `failures` counts those since the last good row."""
+    """How one collector does. `failures` counts those since the last good row, whose monotonic time is given."""
 
     name: str
     running: bool = False
@@ -44,7 +45,7 @@ class CollectorHealth:
     dropped_rows: int = 0
     missing_cells: int = 0
     failures: int = 0
-    last_row_at_s: float | None = None
+    last_row_s: float | None = None
     last_error: str = ""
 
 
@@ -144,10 +145,10 @@ class _Watch:
 
     async def _take(self, row: Row) -> None:
         checked = self._checked(row)
-        if checked is None or not await self._within_rate(row.time_s is not None):
+        if checked is None or not await self._within_rate(row.monotonic_s is not None):
             self.health = replace(self.health, dropped_rows=self.health.dropped_rows + 1)
             return
-        time_s = self._clock.now() if checked.time_s is None else checked.time_s
+        time_s = self._clock.monotonic() if checked.monotonic_s is None else checked.monotonic_s
         try:
             await self._on_row(self._collector.name, time_s, checked.values)
         except Exception as error:  # a full disk is the queue's trouble, not a reason to lose the source
@@ -155,15 +156,15 @@ class _Watch:
             self._say("collector.row_refused", error=one_line(error))
             return
         self.health = replace(
-            self.health, rows=self.health.rows + 1, failures=0, last_row_at_s=self._clock.now(), last_error=""
+            self.health, rows=self.health.rows + 1, failures=0, last_row_s=self._clock.monotonic(), last_error=""
         )
 
     def _checked(self, row: Row) -> Row | None:
         if not isinstance(row, Row) or not isinstance(row.values, tuple) or len(row.values) != self._width:
             self._say("collector.row_malformed", width=self._width)
             return None
-        time_s = row.time_s
-        if time_s is not None and not (isinstance(time_s, (int, float)) and 0 <= time_s < _TIME_S_MAX):
+        time_s, latest_s = row.monotonic_s, self._clock.monotonic() + _AHEAD_S_MAX
+        if time_s is not None and not (isinstance(time_s, (int, float)) and 0 <= time_s <= latest_s):
             self._say("collector.time_impossible")
             return None
         values = tuple(value if is_cell(value) else None for value in row.values)

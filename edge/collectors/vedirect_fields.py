@@ -1,6 +1,6 @@
 """The fields of VE.Direct text frames: what each becomes as a channel, and what values its hardware can have.
 
-From Victron's "VE.Direct Protocol" (version 3.33). `per` is how many of the wire's units make one of the channel's
+From Victron's "VE.Direct Protocol". `per` is how many of the wire's units make one of the channel's
 steps: V comes in mV and goes as hundredths of a volt, which is what the charger measures. Deliberately absent: product
 and serial numbers, and texts.
 """

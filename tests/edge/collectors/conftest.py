@@ -16,13 +16,9 @@ import pytest
 class InstantClock:
     """A sleep takes no time and moves the clock on by itself: for one collector alone."""
 
-    def __init__(self, start_s: float = 1_780_000_000.0) -> None:
-        self._start_s = start_s
+    def __init__(self) -> None:
         self.passed_s = 0.0
         self.sleeps: list[float] = []
-
-    def now(self) -> float:
-        return self._start_s + self.passed_s
 
     def monotonic(self) -> float:
         return self.passed_s

@@ -6,14 +6,8 @@ import time
 import pytest
 
 from edge.collectors import registry
-from edge.collectors.base import ChannelSpec, Collector, CollectorSettings, Row
+from edge.collectors.base import ChannelSpec, Collector, CollectorSettings, RealClock, Row
 from edge.collectors.check import check_collectors, format_value, render_checks
-
-
-class RealClock:
-    now = staticmethod(time.time)
-    monotonic = staticmethod(time.monotonic)
-    sleep = staticmethod(asyncio.sleep)
 
 
 class Silent(Collector[CollectorSettings]):
@@ -68,7 +62,7 @@ async def test_each_collector_gives_a_sample_or_a_reason(tmp_path, kinds, wire_f
             {"kind": "over", "name": "over"},
             {"kind": "replay", "name": "trace", "file": str(tmp_path / "gone.csv")},
         ],
-        clock=RealClock(),
+        clock=RealClock(time.monotonic),
         timeout_s=0.5,
     )
     by_name = {check.name: check for check in checks}
@@ -85,7 +79,7 @@ async def test_a_sample_reads_like_the_instrument(tmp_path, wire_frame):
     capture = tmp_path / "charger.bin"
     capture.write_bytes(wire_frame(("V", "12530"), ("CS", "3"), ("T", "---")))
     table = {"kind": "vedirect", "name": "solar", "file": str(capture), "fields": ["V", "CS", "T"]}
-    text = render_checks(await check_collectors([table], clock=RealClock()))
+    text = render_checks(await check_collectors([table], clock=RealClock(time.monotonic)))
     assert text.splitlines() == [
         "solar: ok",
         "  solar.battery_v     12.53 V",
@@ -95,7 +89,7 @@ async def test_a_sample_reads_like_the_instrument(tmp_path, wire_frame):
 
 
 async def test_a_wrong_table_is_a_result_that_names_the_key():
-    (check,) = await check_collectors([{"kind": "host", "name": "x", "perod_s": 5}], clock=RealClock())
+    (check,) = await check_collectors([{"kind": "host", "name": "x", "perod_s": 5}], clock=RealClock(time.monotonic))
     assert check.name == "collector[0].perod_s"
     assert render_checks([check]).startswith("collector[0].perod_s: is no key of 'host'")
 

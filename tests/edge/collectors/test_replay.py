@@ -43,28 +43,25 @@ def test_channels_come_from_the_trace_with_fitted_figures(trace):
     assert replay.period_s == 60
 
 
-async def test_rows_come_when_due_dated_from_now_and_then_it_ends(trace, instant_clock):
-    start_s = instant_clock.now()
+async def test_rows_come_when_due_stamped_from_now_and_then_it_ends(trace, instant_clock):
     rows = await play(collector(trace), instant_clock)
     assert [row.values for row in rows] == [(5023, 600), (5025, None), (5027, 601), (5030, 602)]
-    assert [row.time_s - start_s for row in rows] == [0, 60, 120, 420]
+    assert [row.monotonic_s for row in rows] == [0, 60, 120, 420]
     assert instant_clock.passed_s == 420
 
 
-async def test_speed_shortens_period_and_dates_alike(trace, instant_clock):
-    start_s = instant_clock.now()
+async def test_speed_shortens_period_and_stamps_alike(trace, instant_clock):
     replay = collector(trace, speed=60)
     rows = await play(replay, instant_clock)
     assert replay.period_s == 1
-    assert [row.time_s - start_s for row in rows] == [0, 1, 2, 7]
+    assert [row.monotonic_s for row in rows] == [0, 1, 2, 7]
     assert instant_clock.passed_s == 7
 
 
 async def test_a_loop_goes_on_one_step_after_the_last_row(trace, instant_clock):
-    start_s = instant_clock.now()
     rows = await play(collector(trace, loop=True, skip_rows=3), instant_clock, 6)
     assert [row.values[0] for row in rows] == [5030, 5023, 5025, 5027, 5030, 5023]
-    assert [row.time_s - start_s for row in rows] == [0, 60, 120, 180, 480, 540]
+    assert [row.monotonic_s for row in rows] == [0, 60, 120, 180, 480, 540]
 
 
 async def test_a_loop_that_skips_beyond_the_end_starts_at_the_beginning(trace, instant_clock):

@@ -9,15 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from edge.collectors.base import Row, SourceError
+from edge.collectors.base import RealClock, Row, SourceError
 from edge.collectors.vedirect import VeDirectCollector, VeDirectSettings, read_value
 from edge.collectors.vedirect_fields import FIELDS
-
-
-class RealClock:
-    now = staticmethod(time.time)
-    monotonic = staticmethod(time.monotonic)
-    sleep = staticmethod(asyncio.sleep)
 
 
 def collector(**values: object) -> VeDirectCollector:
@@ -98,7 +92,7 @@ async def test_a_live_port_is_read_and_its_loss_is_a_source_error(wire_frame):
     host, port = os.openpty()
     tty.setraw(port)
     source = collector(port=os.ttyname(port), fields=("V",), period_s=0.001)
-    stream = source.rows(RealClock())
+    stream = source.rows(RealClock(time.monotonic))
 
     async def talk() -> None:
         for number in range(20):
@@ -132,13 +126,11 @@ async def test_a_port_that_floods_is_throttled():
     flooded = asyncio.Event()
     sent = 0
 
-    class Clock(RealClock):
-        @staticmethod
-        def monotonic() -> float:
+    class Clock:
+        def monotonic(self) -> float:
             return 0.0  # all of this happens in one second
 
-        @staticmethod
-        async def sleep(seconds: float) -> None:
+        async def sleep(self, seconds: float) -> None:
             naps.append(seconds)
             flooded.set()
             await asyncio.sleep(3600)

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from edge.collectors.log_limit import LINES_IN_WINDOW, WINDOW_S, LogLimit
+from edge.log_limit import LINES_IN_WINDOW, WINDOW_S, LogLimit
 
 
 def test_a_flood_of_one_event_is_capped_and_its_size_is_said_later():
