@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 from importlib.metadata import PackageNotFoundError, version
 
 import msgspec
 from aiohttp import web
 
-from gateway.api import health
+from gateway.api import (
+    audit,
+    bundles,
+    configs,
+    documents,
+    enrolments,
+    evidence,
+    health,
+    ledger,
+    quotes,
+    rollouts,
+    samples,
+    stream,
+    tokens,
+    trucks,
+)
 from gateway.api.bodies import defer_continue
 from gateway.api.context import API, Api
 from gateway.api.dispatch import endpoint, guard
@@ -19,7 +35,22 @@ from gateway.api.ratelimit import TokenBuckets
 from gateway.api.reference import render_reference
 from gateway.api.services import Blobs, Fleet, Services
 
-OPERATIONS: tuple[Operation, ...] = (*health.OPERATIONS,)
+OPERATIONS: tuple[Operation, ...] = (
+    *trucks.OPERATIONS,
+    *enrolments.OPERATIONS,
+    *samples.OPERATIONS,
+    *evidence.OPERATIONS,
+    *documents.OPERATIONS,
+    *configs.OPERATIONS,
+    *bundles.OPERATIONS,
+    *quotes.OPERATIONS,
+    *rollouts.OPERATIONS,
+    *ledger.OPERATIONS,
+    *stream.OPERATIONS,
+    *tokens.OPERATIONS,
+    *audit.OPERATIONS,
+    *health.OPERATIONS,
+)
 
 
 def make_app(fleet: Fleet, blobs: Blobs, services: Services, *, limits: ApiLimits | None = None) -> web.Application:
@@ -35,12 +66,19 @@ def make_app(fleet: Fleet, blobs: Blobs, services: Services, *, limits: ApiLimit
         metrics=ApiMetrics(services.registry),
         by_address=TokenBuckets(rate=limits.address_rate, burst=limits.address_burst, keys_max=limits.buckets_max),
         by_token=TokenBuckets(rate=limits.token_rate, burst=limits.token_burst, keys_max=limits.buckets_max),
+        streams=asyncio.Semaphore(limits.streams_max),
+        closing=asyncio.Event(),
         openapi=msgspec.json.encode(document),
         reference=render_reference(OPERATIONS, document),
     )
+    app.on_shutdown.append(_close_streams)
     for each in OPERATIONS:
         app.router.add_route(each.method, each.path, endpoint(each), expect_handler=defer_continue)
     return app
+
+
+async def _close_streams(app: web.Application) -> None:
+    app[API].closing.set()
 
 
 def _version() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -23,6 +24,8 @@ class Api:
     metrics: ApiMetrics
     by_address: TokenBuckets
     by_token: TokenBuckets
+    streams: asyncio.Semaphore  # how many event streams may be open
+    closing: asyncio.Event  # set when the gateway stops, so that streams end
     openapi: bytes
     reference: str
 

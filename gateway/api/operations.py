@@ -57,16 +57,12 @@ class Operation:
     consumes: str | None
     streams: bool  # the handler reads the body, or writes the answer, at its own pace
     problems: tuple[int, ...]
+    changes: bool  # something, and so is written into the audit log
     path_type: type[msgspec.Struct] | None
     query_type: type[msgspec.Struct] | None
     body_type: type | None
     answer_type: type[msgspec.Struct] | None
     handler: Handler
-
-    @property
-    def changes(self) -> bool:
-        """Return whether it changes something, and so is written into the audit log."""
-        return self.method in ("POST", "PUT", "DELETE")
 
 
 def operation(
@@ -81,6 +77,7 @@ def operation(
     consumes: str | None = None,
     streams: bool = False,
     problems: tuple[int, ...] = (),
+    changes: bool | None = None,
 ) -> Callable[[Handler], Operation]:
     """Declare a route; the handler's docstring is its summary and description."""
 
@@ -102,6 +99,7 @@ def operation(
             consumes=consumes or (JSON if body is not None else None),
             streams=streams,
             problems=problems,
+            changes=method in ("POST", "PUT", "DELETE") if changes is None else changes,
             path_type=hints.get("path"),
             query_type=hints.get("query"),
             body_type=body,

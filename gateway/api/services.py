@@ -8,10 +8,11 @@ from typing import Any, Protocol, TypeAlias
 
 from prometheus_client import CollectorRegistry
 
+from store.fleet.records import DocumentRecord
+
 # Narrow these to the stores as soon as they are there.
 Fleet: TypeAlias = Any
 Blobs: TypeAlias = Any
-DocumentRecord: TypeAlias = Any
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,6 @@
 
 import json
 
-from gateway.api.auth import Role
-
 from tests.gateway.api.conftest import Gateway
 
 

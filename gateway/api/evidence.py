@@ -1,0 +1,197 @@
+"""What a truck signed, other than telemetry rows: events and receipts; and how much of its data is here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from gateway.api.auth import VIEWER
+from gateway.api.limits import PAGE_ITEMS
+from gateway.api.operations import Call, operation
+from gateway.api.shapes import Cursor, Limit, Millis, PageQuery, Shape, Time, TruckPath, millis, number_cursor
+from gateway.api.trucks import known_truck, outcome_name
+
+_DAY_MS = 86_400_000
+_COVERAGE_MS = 30 * _DAY_MS
+
+
+class EventsQuery(Shape, frozen=True):
+    """Events in the order of their arrival; `names` is a comma-separated list."""
+
+    limit: Limit = PAGE_ITEMS
+    after: Cursor | None = None
+    since: Time | None = None
+    until: Time | None = None
+    names: str | None = None
+
+
+class EventShape(Shape, frozen=True):
+    """One event. While the clock of its boot is not known, `time_ms` is null and `boot_ms` counts from the boot."""
+
+    id: int
+    name: str
+    time_ms: Millis | None
+    boot_ms: int | None
+    precedence: str
+    values: dict[str, Any]
+    received_ms: Millis
+    epoch: str
+    sequence: int
+
+
+class EventPage(Shape, frozen=True):
+    """Events of one truck."""
+
+    items: list[EventShape]
+    next: str | None
+
+
+class ReceiptShape(Shape, frozen=True):
+    """What the truck did with one document, as it signed it."""
+
+    id: int
+    document: str
+    name: str
+    version: int
+    digest: str
+    outcome: str
+    reason: str
+    time_ms: Millis
+    received_ms: Millis
+    epoch: str
+    sequence: int
+
+
+class ReceiptPage(Shape, frozen=True):
+    """Receipts of one truck, in the order of their arrival."""
+
+    items: list[ReceiptShape]
+    next: str | None
+
+
+class CoverageQuery(Shape, frozen=True):
+    """The period to look at: the last 30 days if nothing is given."""
+
+    since: Time | None = None
+    until: Time | None = None
+
+
+class EpochShape(Shape, frozen=True):
+    """One epoch of the truck's queue: the sequences that are missing, and those that it dropped by policy."""
+
+    epoch: str
+    started_ms: Millis
+    last_ms: Millis
+    highest: int
+    missing: list[tuple[int, int]]
+    dropped: list[tuple[int, int, str]]
+
+
+class CoverageShape(Shape, frozen=True):
+    """How much of a period is here. Parked batches wait for their schema, timeless ones for their boot's clock."""
+
+    truck: str
+    since_ms: Millis
+    until_ms: Millis
+    batches: int
+    rows: int
+    first_ms: Millis | None
+    last_ms: Millis | None
+    parked: int
+    timeless: int
+    rejected: int
+    epochs: list[EpochShape]
+
+
+@operation("GET", "/v1/trucks/{truck}/events", tag="telemetry", needs=VIEWER)
+async def list_events(call: Call, path: TruckPath, query: EventsQuery) -> EventPage:
+    """List a truck's events."""
+    await known_truck(call, path.truck)
+    found = await call.api.fleet.events(
+        path.truck,
+        since_ms=None if query.since is None else millis(query.since, 0),
+        until_ms=None if query.until is None else millis(query.until, 0),
+        names=None if query.names is None else [name for name in query.names.split(",") if name],
+        after=number_cursor(query.after),
+        limit=query.limit + 1,
+    )
+    items = [
+        EventShape(
+            id=each.id,
+            name=each.name,
+            time_ms=each.time_ms if each.boot is None or each.offset_ms is not None else None,
+            boot_ms=each.time_ms if each.boot is not None and each.offset_ms is None else None,
+            precedence=each.precedence.name.lower(),
+            values=msgspec.json.decode(each.values_json, type=dict[str, Any]),
+            received_ms=each.received_ms,
+            epoch=epoch_text(each.key.epoch),
+            sequence=each.key.sequence,
+        )
+        for each in found[: query.limit]
+    ]
+    return EventPage(items=items, next=str(items[-1].id) if len(found) > query.limit else None)
+
+
+@operation("GET", "/v1/trucks/{truck}/receipts", tag="telemetry", needs=VIEWER)
+async def list_receipts(call: Call, path: TruckPath, query: PageQuery) -> ReceiptPage:
+    """List a truck's receipts: what it applied, rejected or rolled back."""
+    await known_truck(call, path.truck)
+    found = await call.api.fleet.receipts(path.truck, after=number_cursor(query.after), limit=query.limit + 1)
+    items = [
+        ReceiptShape(
+            id=each.id,
+            document=each.document.name.lower(),
+            name=each.name,
+            version=each.version,
+            digest=each.digest.hex(),
+            outcome=outcome_name(each.outcome.name),
+            reason=each.reason,
+            time_ms=each.time_ms,
+            received_ms=each.received_ms,
+            epoch=epoch_text(each.key.epoch),
+            sequence=each.key.sequence,
+        )
+        for each in found[: query.limit]
+    ]
+    return ReceiptPage(items=items, next=str(items[-1].id) if len(found) > query.limit else None)
+
+
+@operation("GET", "/v1/trucks/{truck}/coverage", tag="telemetry", needs=VIEWER)
+async def get_coverage(call: Call, path: TruckPath, query: CoverageQuery) -> CoverageShape:
+    """Show how much of a truck's data of a period is here, and name every gap."""
+    await known_truck(call, path.truck)
+    until_ms = millis(query.until, call.api.services.now_ms())
+    since_ms = millis(query.since, until_ms - _COVERAGE_MS)
+    found = await call.api.fleet.coverage(path.truck, since_ms, until_ms)
+    return CoverageShape(
+        truck=path.truck,
+        since_ms=since_ms,
+        until_ms=until_ms,
+        batches=found.batches,
+        rows=found.rows,
+        first_ms=found.first_ms,
+        last_ms=found.last_ms,
+        parked=found.parked,
+        timeless=found.timeless,
+        rejected=found.rejected,
+        epochs=[
+            EpochShape(
+                epoch=epoch_text(each.epoch),
+                started_ms=each.started_ms,
+                last_ms=each.last_ms,
+                highest=each.highest,
+                missing=list(each.missing),
+                dropped=list(each.dropped),
+            )
+            for each in found.epochs
+        ],
+    )
+
+
+def epoch_text(epoch: int) -> str:
+    """Return an epoch as 16 hex digits: a 64-bit number does not survive JSON's floating point."""
+    return f"{epoch:016x}"
+
+
+OPERATIONS = (list_events, list_receipts, get_coverage)
