@@ -1,5 +1,6 @@
 """Facts about the repository itself: locks, contracts, what is tracked, what the commands are called."""
 
+import ast
 import os
 import re
 import shutil
@@ -141,6 +142,14 @@ def test_import_contracts_hold_the_arrows_and_the_purity() -> None:
     )
     assert contracts["pure-protocol"]["ignore_imports"] == ["protocol.oscore -> aiocoap"]
     assert {name.replace("-", "_") for name in GATEWAY_ONLY} == set(contracts["light-edge"]["forbidden_modules"])
+
+
+def test_protocol_calls_nothing_that_reads_writes_or_runs() -> None:
+    # What needs no import escapes the import contract.
+    for source in sorted((ROOT / "protocol").rglob("*.py")):
+        for call in ast.walk(ast.parse(source.read_text())):
+            if isinstance(call, ast.Call) and isinstance(call.func, ast.Name):
+                assert call.func.id not in {"open", "print", "input", "exec", "eval", "__import__"}, source.name
 
 
 def test_version_is_named_in_the_changelog() -> None:
