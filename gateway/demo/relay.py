@@ -139,10 +139,10 @@ class Relay:
 
     def _send_up(self, client: _Client, data: bytes) -> None:
         if client.upstream.fileno() >= 0:
-            _send(lambda: client.upstream.send(data))
+            send_once(partial(client.upstream.send, data))
 
     def _send_down(self, client: _Client, data: bytes) -> None:
-        _send(lambda: self._listener.sendto(data, client.address))
+        send_once(partial(self._listener.sendto, data, client.address))
 
     def _client_at(self, address: Address) -> _Client:
         now = self._loop.time()
@@ -244,7 +244,8 @@ def _received(sock: socket.socket) -> list[tuple[bytes, Address]]:
     return datagrams
 
 
-def _send(send: Callable[[], int]) -> None:
+def send_once(send: Callable[[], object]) -> None:
+    """Call `send`, so that the datagram leaves unless this very datagram cannot; what cannot leave is lost."""
     try:
         send()
     except BlockingIOError:

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import fcntl
 import json
+import logging
 import os
 import shutil
 import socket
@@ -110,6 +111,13 @@ async def test_a_failed_start_leaves_no_socket(open_server: Open) -> None:
         with pytest.raises((OSError, ValueError)):
             await open_server(**options)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+async def test_a_context_silences_the_loggers_that_aiocoap_takes_by_name(open_client: Open) -> None:
+    logger = logging.getLogger("coap-server.oscore-site")
+    logger.setLevel(logging.NOTSET)
+    await open_client()
+    assert not logger.isEnabledFor(logging.ERROR)
 
 
 async def test_a_request_carries_no_uri_host(open_server: Open, open_client: Open) -> None:

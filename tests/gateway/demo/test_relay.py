@@ -5,12 +5,13 @@ import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
-from typing import cast
+from functools import partial
+from typing import Any, cast
 
 import pytest
 
 from gateway.demo.linkmodel import DEPOT, DirectionProfile, LinkProfile
-from gateway.demo.relay import Relay, start_relay
+from gateway.demo.relay import Relay, send_once, start_relay
 
 CLEAN_DIRECTION = DirectionProfile(rate_bps=1e9, queue_bytes_max=1 << 30, delay_s=0.0)
 CLEAN = LinkProfile("clean", CLEAN_DIRECTION, CLEAN_DIRECTION)
@@ -167,6 +168,8 @@ async def test_delay_is_that_of_the_profile(open_peer: OpenPeer, relay_to: Start
 
 
 async def test_a_gateway_that_restarts_is_silence_and_then_answers(open_peer: OpenPeer, relay_to: StartRelay) -> None:
+    raised: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: raised.append(context))
     gateway = await open_peer(lambda data: data)
     truck = await open_peer()
     relay = await relay_to(gateway)
@@ -181,6 +184,21 @@ async def test_a_gateway_that_restarts_is_silence_and_then_answers(open_peer: Op
     truck.transport.sendto(b"back", relay.address)
     await until(lambda: bool(truck.heard))
     assert truck.heard[0][0] == b"back"
+    assert raised == []
+
+
+async def test_the_pending_error_of_a_dead_gateway_costs_no_datagram(open_peer: OpenPeer) -> None:
+    gateway = await open_peer()
+    address = gateway.address
+    gateway.transport.close()
+    await settle()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as upstream:
+        upstream.connect(address)
+        upstream.send(b"lost")
+        back = await open_peer(None, address)
+        send_once(partial(upstream.send, b"heard"))
+        await until(lambda: bool(back.heard))
+    assert [data for data, _ in back.heard] == [b"heard"]
 
 
 async def test_strangers_cannot_reach_a_truck_through_its_upstream(open_peer: OpenPeer, relay_to: StartRelay) -> None:
