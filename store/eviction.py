@@ -1,0 +1,111 @@
+"""Room in a full queue: lower precedence goes first, oldest first, and a tombstone names exactly what went.
+
+Admission stops at 85 % of the share, because on a disk that is really full even DELETE fails; what is left is for
+tombstones, acknowledgements and settings. FLASH alone may go on to 95 %. One round frees several parcels at once, so
+that a long outage makes few tombstones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from protocol.errors import QueueFullError
+from protocol.messages import Tombstone
+from protocol.numbers import Precedence
+from store.database import PAGE_BYTES, Database
+
+ADMISSION_PERCENT: Final = 85
+FLASH_PERCENT: Final = 95
+# A round frees down to this, so that the next parcels find room without another tombstone.
+ROUND_PERCENT: Final = 80
+RANGES_MAX: Final = 256  # of a tombstone
+# What storing a parcel may take besides its payload: a page of the table and one of each of two indexes may split.
+OVERHEAD_BYTES: Final = 3 * PAGE_BYTES
+# What policy may drop at all, in this order: BULK, then NORMAL; urgent parcels are never dropped for others.
+EVICTABLE: Final = (Precedence.BULK, Precedence.NORMAL)
+_QUEUED, _DELIVERED, _EVICTED = 1, 2, 4
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """The parcels of one epoch that one round dropped."""
+
+    epoch: int
+    sequences: tuple[int, ...]
+    rows: int
+
+    def ranges(self) -> tuple[tuple[int, int], ...]:
+        """Return the sequences as ascending inclusive ranges."""
+        return as_ranges(self.sequences)
+
+    def tombstone(self) -> Tombstone:
+        """Return the payload of the tombstone parcel that names them."""
+        return Tombstone(epoch=self.epoch, ranges=self.ranges(), reason="disk share", rows=self.rows)
+
+
+def as_ranges(sequences: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+    """Return distinct integers as ascending inclusive ranges."""
+    found: list[tuple[int, int]] = []
+    for sequence in sorted(sequences):
+        if found and found[-1][1] == sequence - 1:
+            found[-1] = (found[-1][0], sequence)
+        else:
+            found.append((sequence, sequence))
+    return tuple(found)
+
+
+def make_room(database: Database, precedence: Precedence, payload_bytes: int, bury: Callable[[Dropped], None]) -> None:
+    """Make room for a parcel of `precedence`, in the caller's transaction; `bury` queues the tombstones.
+
+    Raises `QueueFullError` when what could be dropped for it does not make enough.
+    """
+    capacity = database.capacity_bytes()
+    percent = FLASH_PERCENT if precedence is Precedence.FLASH else ADMISSION_PERCENT
+    need = payload_bytes + OVERHEAD_BYTES
+    if database.used_bytes() + need <= capacity * percent // 100:
+        return
+    # What the gateway has, and what a tombstone names already, is not needed any more.
+    params = {"delivered": _DELIVERED, "evicted": _EVICTED}
+    database.delete("parcels", "state IN (:delivered, :evicted)", params)
+    if database.used_bytes() + need <= capacity * percent // 100:
+        return
+    target = database.used_bytes() + need - capacity * ROUND_PERCENT // 100
+    freed = 0
+    for lower in EVICTABLE:
+        while lower > precedence and freed < target:
+            step = _drop_oldest(database, lower, target - freed, bury)
+            if step == 0:
+                break
+            freed += step
+    if freed < need and database.used_bytes() + need > capacity * percent // 100:
+        raise QueueFullError(f"the queue's share is used up and nothing below {precedence.name.lower()} can make room")
+
+
+def _drop_oldest(database: Database, precedence: Precedence, target: int, bury: Callable[[Dropped], None]) -> int:
+    """Drop the oldest queued parcels of one precedence and epoch; return the bytes that this frees."""
+    sql = "SELECT epoch FROM parcels WHERE state = :state AND precedence = :precedence ORDER BY id LIMIT 1"
+    epoch = database.value(sql, {"state": _QUEUED, "precedence": int(precedence)})
+    if epoch is None:
+        return 0
+    sql = (
+        "SELECT sequence, length(sealed), rows FROM parcels "
+        "WHERE state = :state AND precedence = :precedence AND epoch = :epoch ORDER BY sequence"
+    )
+    sequences: list[int] = []
+    freed = rows = ranges = 0
+    params = {"state": _QUEUED, "precedence": int(precedence), "epoch": epoch}
+    for sequence, sealed_bytes, row_count in database.rows(sql + " LIMIT 4096", params):
+        ranges += not sequences or sequence != sequences[-1] + 1
+        if ranges > RANGES_MAX or freed >= target:
+            break
+        sequences.append(sequence)
+        freed += sealed_bytes
+        rows += row_count
+    dropped = Dropped(int.from_bytes(epoch, "big"), tuple(sequences), rows)
+    for first, last in dropped.ranges():
+        where = "epoch = :epoch AND precedence = :precedence AND state = :state AND sequence BETWEEN :first AND :last"
+        database.update("parcels", where, {**params, "first": first, "last": last}, state=_EVICTED, sealed=b"")
+    bury(dropped)
+    return freed

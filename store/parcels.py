@@ -1,0 +1,362 @@
+# ruff: noqa: S608 - what is put into SQL here are constants of this module.
+"""The parcel queue of a truck: what was accepted is here until the gateway has it or policy had to name it as dropped.
+
+A parcel gets its sequence in the transaction that stores its sealed bytes, so a number is never given twice and never
+skipped. States: QUEUED, then DELIVERED or QUARANTINED (refused for good, or its attempts used up: it never blocks the
+head of the line) or EVICTED (`store.eviction`: a tombstone parcel names it). CLASHED parcels carry numbers that the
+gateway has already taken for others, because this database lost its tail; `renumber` sends them again.
+Everything here runs inside the caller's transaction where there is one. Times are Unix seconds, 0 when unknown.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from enum import IntEnum
+from functools import partial
+from typing import Any, Final, Protocol
+
+from protocol.errors import QueueFullError
+from protocol.forwarding import Settled, Waiting
+from protocol.messages import Ack, Parcel, unseal
+from protocol.numbers import PARCEL_ATTEMPTS_MAX, PARCEL_BYTES_MAX, PARCEL_WINDOW, ParcelKind, Precedence, Refusal
+from store import eviction, incidents
+from store.database import Database, Sql, start_epoch
+
+Seal = Callable[[Parcel], bytes]
+
+
+class Reseal(Protocol):
+    """Seals a parcel again, outside of the place that knew what its batch meant."""
+
+    def __call__(self, parcel: Parcel, schema_digest: bytes | None) -> bytes:
+        """Return the sealed bytes."""
+
+
+_FINAL_REFUSALS: Final = frozenset({Refusal.MALFORMED, Refusal.BAD_SIGNATURE, Refusal.TOO_LARGE})
+# Delivered parcels are kept a while so that a gateway restored from a backup can be given them again.
+DELIVERED_KEPT_S: Final = 3 * 86_400
+DELIVERED_KEPT_MAX: Final = 20_000
+
+
+class ParcelState(IntEnum):
+    """Where a parcel stands; the number is in the database."""
+
+    QUEUED = 1
+    DELIVERED = 2
+    QUARANTINED = 3
+    EVICTED = 4
+    CLASHED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """A parcel that waits. `attempts` counts sendings that were refused, or under way when the daemon died."""
+
+    epoch: int
+    sequence: int
+    precedence: Precedence
+    kind: ParcelKind
+    sealed: bytes = field(repr=False)
+    attempts: int
+    added_s: int
+    deadline_s: int | None
+
+    def waiting(self) -> Waiting:
+        """Return it as the forwarding machine takes it."""
+        return Waiting(self.sequence, self.precedence, self.sealed, self.attempts)
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """How many parcels, and how many bytes of sealed parcels, are of one precedence and in one state."""
+
+    precedence: Precedence
+    state: ParcelState
+    parcels: int
+    sealed_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What an acknowledgement changed: counts, and the sequences that must go to `renumber`."""
+
+    delivered: int = 0
+    quarantined: int = 0
+    clashed: tuple[int, ...] = ()
+
+
+def _key(epoch: int) -> bytes:
+    return epoch.to_bytes(8, "big")
+
+
+class ParcelQueue:
+    """The parcels of the truck `truck` in an open STATE database."""
+
+    def __init__(self, database: Database, truck: str) -> None:
+        self.truck = truck
+        self._database = database
+        self._known_at_start = self._last_sequence(database.epoch)
+        self._start_epoch = database.epoch
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of parcels that are added now."""
+        return self._database.epoch
+
+    def add(
+        self,
+        kind: ParcelKind,
+        precedence: Precedence,
+        payload: bytes,
+        seal: Seal,
+        now_s: int,
+        *,
+        deadline_s: int | None = None,
+        schema_digest: bytes | None = None,
+        rows: int = 0,
+        token: bytes | None = None,
+    ) -> Parcel:
+        """Number, seal and store a parcel, making room if that is needed; it is durable once the transaction is.
+
+        `rows` is how many telemetry rows it holds, told in a tombstone. A `token` that was used before returns the
+        parcel that it made then: that is how an unknown COMMIT is repeated. Raises `QueueFullError`, `ValueError`.
+        """
+        if token is not None and (made := self._made_with(token)) is not None:
+            return made
+        try:
+            with self._database.atomic():
+                eviction.make_room(
+                    self._database, precedence, len(payload), lambda dropped: self._bury(dropped, seal, now_s)
+                )
+                values = {"rows": rows, "schema_digest": schema_digest, "deadline_s": deadline_s, "token": token}
+                return self._insert(kind, precedence, payload, seal, now_s, values)
+        except sqlite3.OperationalError as error:
+            if "full" in str(error):
+                raise QueueFullError("the queue's share of the disk is used up") from error
+            raise
+
+    def _made_with(self, token: bytes) -> Parcel | None:
+        sql = "SELECT epoch, sequence, precedence, kind, sealed FROM parcels WHERE token = :token"
+        row = self._database.row(sql, {"token": token})
+        if row is None:
+            return None
+        payload = unseal(row[4]).payload if row[4] else b""  # an evicted parcel has nothing left but its number
+        return Parcel(int.from_bytes(row[0], "big"), row[1], Precedence(row[2]), ParcelKind(row[3]), payload)
+
+    def _insert(
+        self, kind: ParcelKind, precedence: Precedence, payload: bytes, seal: Seal, now_s: int, values: dict[str, Any]
+    ) -> Parcel:
+        epoch = self._database.epoch
+        parcel = Parcel(epoch, self._last_sequence(epoch) + 1, precedence, kind, payload)
+        sealed = seal(parcel)
+        if len(sealed) > PARCEL_BYTES_MAX:
+            raise ValueError(f"a sealed parcel of {len(sealed)} bytes is longer than {PARCEL_BYTES_MAX}")
+        self._database.update("epochs", "epoch = :epoch", {"epoch": _key(epoch)}, last_sequence=parcel.sequence)
+        fixed = {
+            "epoch": _key(epoch),
+            "sequence": parcel.sequence,
+            "precedence": int(precedence),
+            "kind": int(kind),
+            "state": int(ParcelState.QUEUED),
+            "attempts": 0,
+            "refusal": None,
+            "sealed": sealed,
+            "added_s": now_s,
+            "closed_s": None,
+        }
+        self._database.insert("parcels", {**fixed, **values})
+        return parcel
+
+    def _bury(self, dropped: eviction.Dropped, seal: Seal, now_s: int) -> None:
+        values = {"rows": 0, "schema_digest": None, "deadline_s": None, "token": None}
+        payload = dropped.tombstone().encode()
+        self._insert(ParcelKind.TOMBSTONE, Precedence.PRIORITY, payload, seal, now_s, values)
+
+    def _last_sequence(self, epoch: int) -> int:
+        sql = "SELECT last_sequence FROM epochs WHERE epoch = :epoch"
+        return int(self._database.value(sql, {"epoch": _key(epoch)}) or 0)
+
+    # -- sending ------------------------------------------------------------------------------------------------------
+
+    def load_window(self, limit: int = PARCEL_WINDOW, *, epoch: int | None = None) -> tuple[Queued, ...]:
+        """Return the parcels to send next, by precedence and then sequence, all of ONE epoch.
+
+        Without `epoch` it is that of the most urgent parcel: parcels were signed under their epoch and cannot move.
+        """
+        if epoch is None and (epoch := self.next_epoch()) is None:
+            return ()
+        sql = (
+            "SELECT sequence, precedence, kind, sealed, attempts, added_s, deadline_s FROM parcels "
+            "WHERE state = :state AND epoch = :epoch ORDER BY precedence, sequence LIMIT :limit"
+        )
+        found = self._database.rows(sql, {"state": ParcelState.QUEUED, "epoch": _key(epoch), "limit": limit})
+        return tuple(
+            Queued(epoch, sequence, Precedence(precedence), ParcelKind(kind), sealed, attempts, added_s, deadline_s)
+            for sequence, precedence, kind, sealed, attempts, added_s, deadline_s in found
+        )
+
+    def next_epoch(self) -> int | None:
+        """Return the epoch whose first waiting parcel is the most urgent, the older one at a tie; None: none waits."""
+        sql = (
+            "SELECT epoch, (SELECT precedence FROM parcels WHERE state = :state AND parcels.epoch = epochs.epoch "
+            "ORDER BY precedence LIMIT 1) AS first FROM epochs WHERE first IS NOT NULL ORDER BY first, id LIMIT 1"
+        )
+        found = self._database.value(sql, {"state": ParcelState.QUEUED})
+        return None if found is None else int.from_bytes(found, "big")
+
+    def mark_sent(self, epoch: int, sequences: Iterable[int], now_s: int) -> tuple[int, ...]:
+        """Count an attempt BEFORE the sending; return the sequences that may be sent, the others are quarantined.
+
+        Whatever happens to the sending, `mark_unanswered` or an acknowledgement takes the attempt back; only refusals
+        and deaths of the daemon stay counted, so a poisonous parcel stops itself and a lossy link stops nothing.
+        """
+        allowed = []
+        with self._database.atomic():
+            for sequence in sequences:
+                where = {"epoch": _key(epoch), "sequence": sequence, "max": PARCEL_ATTEMPTS_MAX}
+                if self._update(f"{_QUEUED} AND attempts < :max", where, attempts=Sql("attempts + 1")):
+                    allowed.append(sequence)
+                elif self._update(f"{_QUEUED} AND attempts >= :max", where, **_closed(ParcelState.QUARANTINED, now_s)):
+                    self._report_quarantined(epoch, sequence, "attempts", now_s)
+        return tuple(allowed)
+
+    def mark_unanswered(self, epoch: int, sequences: Iterable[int]) -> None:
+        """Take back the attempt of a sending that got no answer: the link's fault, not the parcel's."""
+        with self._database.atomic():
+            for sequence in sequences:
+                where = {"epoch": _key(epoch), "sequence": sequence}
+                self._update(f"{_QUEUED} AND attempts > 0", where, attempts=Sql("attempts - 1"))
+
+    def _update(self, where: str, params: dict[str, Any], **changes: Any) -> int:
+        return self._database.update("parcels", where, params, **changes)
+
+    # -- acknowledgements ---------------------------------------------------------------------------------------------
+
+    def mark_delivered(self, ack: Ack, epoch: int, now_s: int, *, sent: Iterable[int] = ()) -> Applied:
+        """Apply an acknowledgement for parcels of `epoch`; doing it again, or late, changes nothing more.
+
+        `sent` are the sequences of the upload that it answers, if `mark_sent` counted an attempt for them.
+        """
+        with self._database.atomic():
+            self.mark_unanswered(epoch, sent)
+            quarantined = sum(self._refuse(epoch, sequence, reason, now_s) for sequence, reason in ack.refused)
+            if ack.epoch_unknown:
+                return Applied(0, quarantined)
+            clashed = self._find_clash(ack, epoch, now_s)
+            delivered = self._deliver([(1, ack.cumulative), *ack.ranges], epoch, now_s)
+        return Applied(delivered, quarantined, clashed)
+
+    def settle(self, settled: Settled, epoch: int, now_s: int, *, sent: Iterable[int] = ()) -> None:
+        """Write down what the forwarding machine settled: delivered, refused once more, given up. `sent`: see above."""
+        with self._database.atomic():
+            self.mark_unanswered(epoch, sent)
+            self._deliver([(sequence, sequence) for sequence in settled.delivered], epoch, now_s)
+            for sequence, reason in settled.refused:
+                self._refuse(epoch, sequence, reason, now_s)
+            for sequence, reason in settled.quarantined:
+                self._quarantine(epoch, sequence, reason, now_s)
+
+    def _deliver(self, ranges: Iterable[tuple[int, int]], epoch: int, now_s: int) -> int:
+        # One that was quarantined for its attempts may have arrived after all; one that was refused has not.
+        where = (
+            "epoch = :epoch AND sequence BETWEEN :first AND :last "
+            "AND (state = :queued OR (state = :quarantined AND refusal IS NULL))"
+        )
+        fixed = {"epoch": _key(epoch), "queued": ParcelState.QUEUED, "quarantined": ParcelState.QUARANTINED}
+        changes = _closed(ParcelState.DELIVERED, now_s)
+        return sum(self._update(where, {**fixed, "first": first, "last": last}, **changes) for first, last in ranges)
+
+    def _refuse(self, epoch: int, sequence: int, reason: Refusal, now_s: int) -> int:
+        """Count a refusal; return how many parcels it quarantined."""
+        where = {"epoch": _key(epoch), "sequence": sequence}
+        self._update(_QUEUED, where, attempts=Sql("attempts + 1"))
+        attempts = self._database.value(f"SELECT attempts FROM parcels WHERE {_QUEUED}", where)
+        if attempts is not None and (reason in _FINAL_REFUSALS or attempts >= PARCEL_ATTEMPTS_MAX):
+            return self._quarantine(epoch, sequence, reason, now_s)
+        return 0
+
+    def _quarantine(self, epoch: int, sequence: int, reason: Refusal, now_s: int) -> int:
+        where = {"epoch": _key(epoch), "sequence": sequence}
+        changed = self._update(_QUEUED, where, refusal=int(reason), **_closed(ParcelState.QUARANTINED, now_s))
+        if changed:
+            self._report_quarantined(epoch, sequence, reason.name.lower(), now_s)
+        return changed
+
+    def _report_quarantined(self, epoch: int, sequence: int, reason: str, now_s: int) -> None:
+        details: dict[str, int | bool | str] = {"epoch": f"{epoch:016x}", "sequence": sequence, "reason": reason}
+        incidents.record(self._database, "parcel.quarantined", details, now_s)
+
+    def _find_clash(self, ack: Ack, epoch: int, now_s: int) -> tuple[int, ...]:
+        """Notice that the gateway has numbers that this database never gave: it lost its tail and gave them again."""
+        last = self._last_sequence(epoch)
+        highest = max([ack.cumulative, *(end for _first, end in ack.ranges)])
+        if highest <= last or epoch != self._database.epoch:
+            return ()
+        incidents.record(
+            self._database, "store.tail-lost", {"epoch": f"{epoch:016x}", "last": last, "acked": highest}, now_s
+        )
+        start_epoch(self._database, "tail-lost", now_s)
+        given_again = self._known_at_start if epoch == self._start_epoch else 0
+        where = {"epoch": _key(epoch), "start": given_again, "state": ParcelState.QUEUED}
+        sql = "SELECT sequence FROM parcels WHERE epoch = :epoch AND state = :state AND sequence > :start"
+        clashed = tuple(sequence for (sequence,) in self._database.rows(sql, where) if ack.covers(sequence))
+        for sequence in clashed:
+            self._update(_QUEUED, {"epoch": _key(epoch), "sequence": sequence}, state=int(ParcelState.CLASHED))
+        return clashed
+
+    def renumber(self, sequences: Iterable[int], epoch: int, seal: Reseal) -> int:
+        """Give clashed parcels new numbers in the current epoch; return their count. `seal` gets its digest."""
+        count = 0
+        with self._database.atomic():
+            for sequence in sequences:
+                where = {"epoch": _key(epoch), "sequence": sequence, "state": ParcelState.CLASHED}
+                clash = "epoch = :epoch AND sequence = :sequence AND state = :state"
+                sql = f"SELECT sealed, rows, schema_digest, deadline_s, token, added_s FROM parcels WHERE {clash}"
+                row = self._database.row(sql, where)
+                if row is None:
+                    continue
+                old = unseal(row[0])
+                self._database.delete("parcels", clash, where)
+                digest = row[2]
+                values = {"rows": row[1], "schema_digest": digest, "deadline_s": row[3], "token": row[4]}
+                reseal = partial(seal, schema_digest=digest)
+                self._insert(old.kind, old.precedence, old.payload, reseal, row[5], values)
+                count += 1
+        return count
+
+    # -- looking and cleaning -----------------------------------------------------------------------------------------
+
+    def counts(self) -> tuple[Count, ...]:
+        """Return how many parcels there are by precedence and state."""
+        sql = "SELECT precedence, state, count(*), sum(length(sealed)) FROM parcels GROUP BY 1, 2 ORDER BY 1, 2"
+        return tuple(
+            Count(Precedence(precedence), ParcelState(state), number, sealed_bytes)
+            for precedence, state, number, sealed_bytes in self._database.rows(sql)
+        )
+
+    def bytes_queued(self) -> int:
+        """Return the bytes of all sealed parcels that wait."""
+        sql = "SELECT coalesce(sum(length(sealed)), 0) FROM parcels WHERE state = :state"
+        return int(self._database.value(sql, {"state": ParcelState.QUEUED}))
+
+    def prune(self, now_s: int, *, kept_s: int = DELIVERED_KEPT_S, kept_max: int = DELIVERED_KEPT_MAX) -> int:
+        """Delete what was delivered, or evicted and named, over `kept_s` ago, and all of it but the newest `kept_max`.
+
+        Quarantined parcels stay. Return how many rows went.
+        """
+        with self._database.atomic():
+            params = {"before": now_s - kept_s, "delivered": ParcelState.DELIVERED, "evicted": ParcelState.EVICTED}
+            closed = "state IN (:delivered, :evicted)"
+            gone = self._database.delete("parcels", f"{closed} AND closed_s < :before", params)
+            newest = f"SELECT id FROM parcels WHERE {closed} ORDER BY id DESC LIMIT 1 OFFSET :kept"
+            states = {"delivered": ParcelState.DELIVERED, "evicted": ParcelState.EVICTED, "kept": kept_max}
+            return gone + self._database.delete("parcels", f"{closed} AND id <= ({newest})", states)
+
+
+_QUEUED: Final = f"epoch = :epoch AND sequence = :sequence AND state = {int(ParcelState.QUEUED)}"
+
+
+def _closed(state: ParcelState, now_s: int) -> dict[str, Any]:
+    return {"state": int(state), "closed_s": now_s}

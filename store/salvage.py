@@ -1,0 +1,119 @@
+# ruff: noqa: S608 - table and column names in SQL come from the schema, never from input.
+"""What happens to a damaged database: it is moved aside, never deleted, and its sound rows are carried over.
+
+Rows are read from both ends of each table until SQLite stumbles, and only those whose hash holds are taken. Parcels
+keep the epoch and sequence that they were signed under, so the gateway's deduplication still knows them; highest
+trusted versions survive, so that damage does not open the door to a rollback. A table whose columns this version does
+not know is left in the file that was moved aside.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from store import incidents, rowhash
+from store.files import sync_folder
+
+if TYPE_CHECKING:
+    from store.database import Database
+
+_MARK = "salvaged:"
+_PARTS = ("-wal", "-shm")
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a database and its WAL to the next free `NAME.corrupt-N`; return where it lies now."""
+    number = 1
+    while (aside := path.with_name(f"{path.name}.corrupt-{number}")).exists():
+        number += 1
+    path.rename(aside)
+    _move_parts(path, aside)
+    sync_folder(path.parent)
+    return aside
+
+
+def finish_set_aside(path: Path) -> None:
+    """Complete a `set_aside` that a cut interrupted: a WAL without its database follows it."""
+    if not path.exists() and (asides := asides_of(path)):
+        _move_parts(path, asides[-1])
+
+
+def asides_of(path: Path) -> list[Path]:
+    """Return the files that were moved aside from `path`, oldest first."""
+    start = path.name + ".corrupt-"
+    found = [each for each in path.parent.glob(start + "*") if each.name.removeprefix(start).isdecimal()]
+    return sorted(found, key=lambda each: int(each.name.removeprefix(start)))
+
+
+def _move_parts(path: Path, aside: Path) -> None:
+    for part in _PARTS:
+        source, target = path.with_name(path.name + part), aside.with_name(aside.name + part)
+        if source.exists() and not target.exists():
+            source.rename(target)
+
+
+def carry_over(database: Database, now_s: int) -> None:
+    """Take the sound rows of every file that was moved aside and not carried over yet; one transaction a file."""
+    for aside in asides_of(database.path):
+        mark = _MARK + aside.name
+        if _is_marked(database, mark):
+            continue
+        with database.atomic():
+            counts = {table: _carry_table(database, aside, table) for table in database.schema.salvaged}
+            database.insert("settings", {"name": mark, "value": b"\x01"}, conflict="REPLACE")
+            incidents.record(database, "store.salvaged", {"aside": aside.name, **counts}, now_s)
+
+
+def _is_marked(database: Database, mark: str) -> bool:
+    return database.row("SELECT 1 FROM settings WHERE name = :mark", {"mark": mark}) is not None
+
+
+def _carry_table(database: Database, aside: Path, table: str) -> int:
+    """Carry one table over; return how many rows were taken (rows that are there already do not count)."""
+    taken = 0
+    columns = database.columns(table)
+    for values in _sound_rows(aside, table, columns):
+        if table == "settings" and database.row("SELECT 1 FROM settings WHERE name = :name", values):
+            continue
+        if table == "trusted" and not _is_higher(database, values):
+            continue
+        try:
+            # The savepoint: a page cap that is reached undoes this row only.
+            with database.atomic():
+                conflict = "REPLACE" if table == "trusted" else "IGNORE"
+                before = database.value("SELECT total_changes()")
+                database.insert(table, values, conflict=conflict)
+                taken += database.value("SELECT total_changes()") > before
+        except sqlite3.OperationalError:
+            break
+    return taken
+
+
+def _is_higher(database: Database, values: dict[str, Any]) -> bool:
+    sql = "SELECT version FROM trusted WHERE kind = :kind AND name = :name"
+    held = database.value(sql, {"kind": values["kind"], "name": values["name"]})
+    return held is None or values["version"] > held
+
+
+def _sound_rows(aside: Path, table: str, columns: list[str]) -> Iterator[dict[str, Any]]:
+    hashed = rowhash.expression(table, columns)
+    seen = -1
+    for order, bound in (("ASC", ""), ("DESC", " AND rowid > :seen")):
+        sql = (
+            f"SELECT rowid, {', '.join(columns)} FROM {table} NOT INDEXED "
+            f"WHERE {rowhash.COLUMN} IS {hashed}{bound} ORDER BY rowid {order}"
+        )
+        try:
+            with closing(sqlite3.connect(aside, isolation_level=None)) as connection:
+                rowhash.register(connection)
+                for rowid, *values in connection.execute(sql, {"seen": seen} if bound else {}):
+                    if order == "ASC":
+                        seen = rowid
+                    yield dict(zip(columns, values, strict=True))
+                return
+        except sqlite3.DatabaseError:
+            continue  # SQLite stumbled over damage: come from the other end, or leave the table
