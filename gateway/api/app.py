@@ -10,6 +10,7 @@ from aiohttp import web
 
 from gateway.api import (
     audit,
+    blobs,
     bundles,
     configs,
     documents,
@@ -43,6 +44,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *documents.OPERATIONS,
     *configs.OPERATIONS,
     *bundles.OPERATIONS,
+    *blobs.OPERATIONS,
     *quotes.OPERATIONS,
     *rollouts.OPERATIONS,
     *ledger.OPERATIONS,
@@ -53,14 +55,16 @@ OPERATIONS: tuple[Operation, ...] = (
 )
 
 
-def make_app(fleet: Fleet, blobs: Blobs, services: Services, *, limits: ApiLimits | None = None) -> web.Application:
+def make_app(
+    fleet: Fleet, blob_store: Blobs, services: Services, *, limits: ApiLimits | None = None
+) -> web.Application:
     """Return the application; serve it with `gateway.api.server.start_api`, which also caps connections."""
     limits = limits or ApiLimits()
     document = build_openapi(OPERATIONS, version=_version())
     app = web.Application(middlewares=[guard], client_max_size=limits.json_bytes_max)
     app[API] = Api(
         fleet=fleet,
-        blobs=blobs,
+        blobs=blob_store,
         services=services,
         limits=limits,
         metrics=ApiMetrics(services.registry),
@@ -68,6 +72,7 @@ def make_app(fleet: Fleet, blobs: Blobs, services: Services, *, limits: ApiLimit
         by_token=TokenBuckets(rate=limits.token_rate, burst=limits.token_burst, keys_max=limits.buckets_max),
         streams=asyncio.Semaphore(limits.streams_max),
         closing=asyncio.Event(),
+        uploading=set(),
         openapi=msgspec.json.encode(document),
         reference=render_reference(OPERATIONS, document),
     )

@@ -26,6 +26,7 @@ class Api:
     by_token: TokenBuckets
     streams: asyncio.Semaphore  # how many event streams may be open
     closing: asyncio.Event  # set when the gateway stops, so that streams end
+    uploading: set[bytes]  # blobs that a request is writing now
     openapi: bytes
     reference: str
 

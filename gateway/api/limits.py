@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from protocol.numbers import DOCUMENT_BYTES_MAX
 
-PAGE_ITEMS_MAX = 1_000
+PAGE_ITEMS_MAX = 500
 PAGE_ITEMS = 100
 SAMPLE_ROWS_MAX = 50_000
 SAMPLE_ROWS = 10_000

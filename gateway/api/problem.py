@@ -28,6 +28,7 @@ _KINDS = {
     406: "not-acceptable",
     408: "body-too-slow",
     409: "conflict",
+    411: "length-required",
     412: "precondition-failed",
     413: "too-large",
     415: "unsupported-media-type",
@@ -38,6 +39,7 @@ _KINDS = {
     500: "internal",
     501: "not-implemented",
     503: "unavailable",
+    507: "storage-full",
 }
 
 

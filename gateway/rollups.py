@@ -1,0 +1,58 @@
+"""The background task that keeps hourly and daily rollups: each stored batch is added once and only once.
+
+Where it is lies with each batch in the database and is committed with the sums, so a crash neither loses nor doubles
+one, and several gateways may run this over one database: who comes second is told, and looks again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import structlog
+
+from gateway.telemetry import SchemaCache, roll_up
+from store.fleet.errors import RolledUpError
+from store.fleet.evidence import BatchRecord
+from store.fleet.fleet import FleetStore
+
+_BATCHES = 64
+_PAUSE_S = 5.0
+_FAULT_PAUSE_S = 30.0
+_log = structlog.get_logger(__name__)
+
+
+class RollupTask:
+    """Adds what was stored since to the rollups."""
+
+    def __init__(self, fleet: FleetStore) -> None:
+        self._fleet = fleet
+        self._schemas = SchemaCache(fleet)
+
+    async def run(self) -> None:
+        """Roll up for ever; a database that is away for a while does not end it."""
+        while True:
+            try:
+                await self.catch_up()
+            except Exception as error:
+                _log.error("rollups.failed", error=str(error))
+                await asyncio.sleep(_FAULT_PAUSE_S)
+            await asyncio.sleep(_PAUSE_S)
+
+    async def catch_up(self) -> int:
+        """Roll up all that waits; return how many batches that were."""
+        done = 0
+        while records := await self._fleet.pending_rollups(_BATCHES):
+            done += await self._add(records)
+        return done
+
+    async def _add(self, records: Sequence[BatchRecord]) -> int:
+        # A batch that does not decode is marked, too, with nothing to add: it must not hold up those behind it.
+        decoded = [(record.key.truck, batch) for record, batch in await self._schemas.decode(records)]
+        rollups = await asyncio.to_thread(roll_up, decoded)
+        try:
+            await self._fleet.add_rollups([record.key for record in records], rollups)
+        except RolledUpError:
+            _log.info("rollups.raced", batches=len(records))
+            return 0
+        return len(records)
