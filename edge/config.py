@@ -40,7 +40,7 @@ class LinkSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 class ClassroomSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`[classroom]`: the HTTP service of the classroom LAN and of local scripts."""
 
-    listen: Annotated[str, Meta(pattern=r"^(\[[0-9a-fA-F:]+\]|[0-9.]+):[0-9]{1,5}$")] = "0.0.0.0:8080"  # noqa: S104
+    listen: Annotated[str, Meta(pattern=r"^(\[[0-9a-fA-F:]+\]|[0-9.]+):[0-9]{1,5}$")] = "0.0.0.0:8080"
     local_post_from: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
 
 

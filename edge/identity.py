@@ -19,6 +19,7 @@ from protocol.errors import LocalError, PeerError
 from protocol.joincode import Address
 from protocol.numbers import ADDRESSES_MAX
 from protocol.wire import Digest, Name, WireArray
+from store.files import publish
 
 
 class NotEnrolledError(LocalError):
@@ -43,32 +44,15 @@ class Keys:
     edhoc: EdhocKey
 
 
-def write_private(path: Path, data: bytes) -> None:
-    """Publish a file that only its owner may read; after a power cut it is whole, old or new."""
-    temporary = path.with_name(path.name + ".new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        os.write(descriptor, data)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    os.replace(temporary, path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
 def make_keys(folder: Path) -> Keys:
     """Return this truck's keys, making them if there are none yet; a repeated `join` keeps them."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     signing, exchange = folder / "signing.key", folder / "edhoc.key"
     if not signing.exists():
-        write_private(signing, os.urandom(32))
+        publish(signing, os.urandom(32))
     if not exchange.exists():
         key = generate_key()
-        write_private(exchange, key.private + key.public)
+        publish(exchange, key.private + key.public)
     return _read_keys(folder)
 
 
@@ -85,7 +69,7 @@ def _read_keys(folder: Path) -> Keys:
 
 def save_enrolment(folder: Path, enrolment: Enrolment) -> None:
     """Make the enrolment durable: from now on this truck has joined."""
-    write_private(folder / "enrolment.cbor", enrolment.encode())
+    publish(folder / "enrolment.cbor", enrolment.encode())
 
 
 def load_identity(folder: Path) -> tuple[Keys, Enrolment]:

@@ -59,14 +59,14 @@ class Root(Document, frozen=True):
 class PublisherRole(WireArray, frozen=True):
     """Who may sign manifests of bundles whose name begins with `prefix` (empty: all)."""
 
-    prefix: Annotated[str, Meta(pattern=r"^[a-z0-9-]{0,31}$")]
+    prefix: Annotated[str, Meta(pattern=r"^[a-z0-9-]{0,31}\Z")]
     role: RoleKeys
 
 
 class OperatorRole(WireArray, frozen=True):
     """Who may sign configuration and rollouts for the trucks of `group` ("*": all)."""
 
-    group: Annotated[str, Meta(pattern=r"^(\*|[a-z0-9][a-z0-9-]{0,30})$")]
+    group: Annotated[str, Meta(pattern=r"^(\*|[a-z0-9][a-z0-9-]{0,30})\Z")]
     role: RoleKeys
 
 
@@ -112,7 +112,7 @@ class LinkConfig(WireArray, frozen=True):
     month_bytes_max: Uint | None
     reserve_bytes: Uint = 0
     price_per_mb_milli: Uint = 0
-    currency: Annotated[str, Meta(pattern=r"^[A-Z]{3}$")] = "USD"
+    currency: Annotated[str, Meta(pattern=r"^[A-Z]{3}\Z")] = "USD"
 
 
 class Config(Document, frozen=True):
@@ -151,8 +151,8 @@ class Manifest(Document, frozen=True):
     kind: ClassVar = DocumentKind.MANIFEST
     labels: ClassVar = Document.base_labels | {"name": 10, "label": 11, "content": 12, "files": 13, "title": 14}
     name: Name
-    label: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,30}$")]
-    content: Annotated[str, Meta(pattern="^(static|files|zim|kolibri)$")]
+    label: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,30}\Z")]
+    content: Annotated[str, Meta(pattern=r"^(static|files|zim|kolibri)\Z")]
     files: Annotated[tuple[ManifestFile, ...], Meta(min_length=1, max_length=BUNDLE_FILES_MAX)]
     title: Text = ""
 

@@ -58,6 +58,14 @@ def kid(public: bytes) -> bytes:
     return cose.digest(public)[:_KID_BYTES]
 
 
+def credential_kid(ccs: bytes) -> bytes:
+    """Return the key id inside a credential that `credential` made; raise `MalformedError`."""
+    match cbor.decode(ccs):
+        case {8: {1: {2: bytes() as reference}}}:
+            return reference
+    raise MalformedError("not a credential of ours")
+
+
 class Initiator:
     """The truck's side of one handshake."""
 
@@ -147,7 +155,7 @@ class PeerIdentity:
 def _identity(raw: bytes) -> PeerIdentity:
     try:
         claim = cbor2.loads(raw)
-    except (ValueError, TypeError) as error:
+    except (cbor2.CBORError, ValueError, TypeError, RecursionError) as error:
         raise MalformedError("an EDHOC identity that is not CBOR") from error
     match claim:
         case {4: bytes() as reference}:

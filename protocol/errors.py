@@ -46,6 +46,9 @@ class UnknownSchemaError(PeerError):
 class UnknownEpochError(PeerError):
     """A parcel left its epoch out, and the gateway does not know the current one."""
 
+    def __init__(self, why: str) -> None:
+        super().__init__(f"the upload names no epoch: {why}")
+
 
 class LocalError(DigitruckError):
     """This side asked for something that its own rules refuse."""

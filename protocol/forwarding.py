@@ -117,6 +117,10 @@ class Forwarder:
         """How many uploads are in flight on all links."""
         return len(self._uploads)
 
+    def numbers_in_flight(self, link: str) -> list[int]:
+        """Return the numbers of the uploads that are in flight on a link."""
+        return [number for name, number in self._uploads if name == link]
+
     def holds(self, sequence: int) -> bool:
         """Return whether this parcel was offered and is not settled yet."""
         return sequence in self._entries

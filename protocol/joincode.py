@@ -21,7 +21,7 @@ PREFIX = "DT1-"
 _CHECK_BYTES = 3
 _CHARS_MAX = 1_024
 
-Address = Annotated[str, Meta(pattern=r"^(\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9.-]{1,253}):[0-9]{1,5}$")]
+Address = Annotated[str, Meta(pattern=r"^(\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9.-]{1,253}):[0-9]{1,5}\Z")]
 
 
 class JoinCode(WireArray, frozen=True):

@@ -110,7 +110,7 @@ class Event(WireMap, frozen=True):
     """The payload of an EVENT parcel. `time_ms` is wall time, or monotonic time of boot `boot` when that is given."""
 
     labels: ClassVar = {"name": 1, "time_ms": 2, "values": 3, "boot": 4}
-    name: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+    name: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}\Z")]
     time_ms: Uint
     values: Annotated[dict[Annotated[str, Meta(max_length=64)], int | bool | Text], Meta(max_length=64)] = field(
         default_factory=dict

@@ -56,7 +56,7 @@ PIECE_BYTES: Final = 1_024
 PIECES_IN_REQUEST_MAX: Final = 64
 
 # Truck names and the like: short, and safe in a path, a label and a header.
-NAME_PATTERN: Final = r"^[a-z0-9][a-z0-9-]{0,30}$"
+NAME_PATTERN: Final = r"^[a-z0-9][a-z0-9-]{0,30}\Z"
 NAME_CHARS_MAX: Final = 31
 TEXT_CHARS_MAX: Final = 256
 PATH_CHARS_MAX: Final = 512

@@ -45,6 +45,11 @@ class Pace:
         return float(min(_RTO_MAX_S, rto_s * 2**self._backoffs))
 
     @property
+    def backoffs(self) -> int:
+        """How many timeouts in a row passed without any answer."""
+        return self._backoffs
+
+    @property
     def rtt_s(self) -> float:
         """The smoothed round-trip time, or a careful guess before the first answer."""
         return self._srtt_s if self._srtt_s is not None else 1.0

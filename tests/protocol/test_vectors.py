@@ -17,20 +17,6 @@ from protocol.errors import MalformedError, SignatureError
 VECTORS = Path(__file__).resolve().parent.parent / "vectors"
 ERRORS = {"MalformedError": MalformedError, "SignatureError": SignatureError}
 
-# Vectors that protocol.cbor does not hold yet, and why; strict, so that a mended one must leave this table.
-OPEN = {
-    "keys in bytewise order: 10, 100, -1": "keys are sorted by length first",
-    "negative key before a positive one": "keys are sorted by length first",
-    "text that is not UTF-8": "CBORDecodeError escapes",
-    "text with a lone surrogate": "CBORDecodeError escapes",
-    "text with an overlong encoding": "CBORDecodeError escapes",
-    "byte string as a key": "accepted",
-    "array as a key": "accepted",
-    "null as a key": "accepted",
-    "true as a key": "accepted",
-    "map as a key": "accepted",
-}
-
 Vector = dict[str, Any]
 
 
@@ -38,12 +24,7 @@ def run(file: str) -> Callable[[Callable[[Vector], None]], Any]:
     """Return the mark that runs a test once for each vector of `file`, under the vector's name."""
     vectors = json.loads((VECTORS / file).read_text())["vectors"]
     assert len({vector["name"] for vector in vectors}) == len(vectors)
-    cases = []
-    for vector in vectors:
-        reason = OPEN.get(vector["name"])
-        marks = [pytest.mark.xfail(strict=True, reason=reason)] if reason else []
-        cases.append(pytest.param(vector, id=vector["name"], marks=marks))
-    return pytest.mark.parametrize("vector", cases)
+    return pytest.mark.parametrize("vector", [pytest.param(vector, id=vector["name"]) for vector in vectors])
 
 
 def value_of(form: Any) -> Any:

@@ -1,0 +1,246 @@
+"""Bundles on the truck's disk: built beside the active one, verified file by file, activated by one rename.
+
+    content/NAME/versions/DIGEST/      the files of one manifest, read-only from then on
+    content/NAME/versions/DIGEST.cose  its signed manifest, written last: without it the folder is a leftover
+    content/NAME/active                a symbolic link to versions/DIGEST: the one pointer
+
+A file that is held already (in any bundle) is linked, not written again. The version before stays for rollback.
+Everything here blocks: call it from a thread.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import structlog
+
+from protocol import cose
+from protocol.documents import Manifest, ManifestFile, parse_document
+from protocol.errors import LocalError, MalformedError, PeerError
+from protocol.pack import decode_pack, wanted_files
+from store.files import publish, sync_folder
+
+log = structlog.get_logger("edge.installer")
+
+_DISK_KEPT_FREE = 64 << 20
+
+
+class DiskFullError(LocalError):
+    """There is no room for this bundle; nothing was changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """One version of a bundle on this truck."""
+
+    name: str
+    digest: bytes
+    manifest: Manifest
+    path: Path
+    active: bool
+
+
+class Installer:
+    """The bundles under one folder."""
+
+    def __init__(self, root: Path, *, bytes_max: int) -> None:
+        self._root = root
+        self._bytes_max = bytes_max
+        root.mkdir(parents=True, exist_ok=True)
+        for leftover in root.glob("*/versions/*.building"):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+    def installed(self) -> tuple[Installed, ...]:
+        """Return every whole version, by bundle name and then digest."""
+        return tuple(
+            each for path in sorted(self._root.glob("*/versions/*.cose")) if (each := self._read(path)) is not None
+        )
+
+    def active(self, name: str) -> Installed | None:
+        """Return the active version of a bundle, or None."""
+        return next((each for each in self.installed() if each.name == name and each.active), None)
+
+    def held(self) -> dict[bytes, Path]:
+        """Return where the contents of each digest can be found; they are hashed again before they are used."""
+        return {file.digest: each.path / file.path for each in self.installed() for file in each.manifest.files}
+
+    def install(self, manifest: Manifest, signed: bytes, pack: Path | None, *, assumed: set[bytes]) -> Installed:
+        """Build one version from held files and a pack, verify every byte of it, and make it durable; not yet active.
+
+        `assumed` are the digests that the pack was made without. Raises `MalformedError` for a pack that does not lead
+        to the manifest, `DiskFullError`; then nothing is left behind.
+        """
+        digest = cose.digest(signed)
+        versions = self._root / manifest.name / "versions"
+        final = versions / digest.hex()
+        record = versions / f"{digest.hex()}.cose"
+        if record.exists():
+            return self._require(record)
+        self._check_room(manifest)
+        versions.mkdir(parents=True, exist_ok=True)
+        building = versions / f"{digest.hex()}.building"
+        shutil.rmtree(building, ignore_errors=True)
+        shutil.rmtree(final, ignore_errors=True)
+        building.mkdir()
+        try:
+            self._build(manifest, building, pack, assumed)
+            _sync_tree(building)
+            building.rename(final)
+            sync_folder(versions)
+        except BaseException:
+            shutil.rmtree(building, ignore_errors=True)
+            raise
+        publish(record, signed)
+        log.info("bundle.installed", bundle=manifest.name, label=manifest.label, files=len(manifest.files))
+        return self._require(record)
+
+    def activate(self, name: str, digest: bytes) -> None:
+        """Make an installed version the active one: one atomic rename; older ones than the last good go."""
+        folder = self._root / name
+        if not (folder / "versions" / f"{digest.hex()}.cose").exists():
+            raise LocalError(f"{name} {digest.hex()[:12]} is not installed")
+        before = self._pointer(folder)
+        pointer = folder / "active.new"
+        pointer.unlink(missing_ok=True)
+        pointer.symlink_to(f"versions/{digest.hex()}")
+        pointer.replace(folder / "active")
+        sync_folder(folder)
+        keep = {digest.hex(), before or digest.hex()}
+        for each in (folder / "versions").glob("*.cose"):
+            if each.stem not in keep:
+                self._drop(each)
+
+    def deactivate(self, name: str) -> None:
+        """Take a bundle away altogether."""
+        folder = self._root / name
+        (folder / "active").unlink(missing_ok=True)
+        if folder.exists():
+            sync_folder(folder)
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def scrub(self) -> tuple[str, ...]:
+        """Hash every file again; return the paths (below the folder) whose bytes are not what was signed."""
+        damaged = []
+        for each in self.installed():
+            for file in each.manifest.files:
+                path = each.path / file.path
+                if not _matches(path, file):
+                    damaged.append(str(path.relative_to(self._root)))
+        return tuple(damaged)
+
+    def _build(self, manifest: Manifest, building: Path, pack: Path | None, assumed: set[bytes]) -> None:
+        held = self.held()
+        done: dict[bytes, Path] = {}
+        wanted = wanted_files(manifest, assumed)
+        if wanted:
+            if pack is None:
+                raise MalformedError("files are wanted and there is no pack")
+            with pack.open("rb") as stream:
+                _unpack(stream, wanted, building)
+            done = {file.digest: building / file.path for file in wanted}
+        for file in manifest.files:
+            path = building / file.path
+            if done.get(file.digest) == path:
+                continue
+            path.parent.mkdir(parents=True, exist_ok=True)
+            source = done.get(file.digest) or held.get(file.digest)
+            if file.size == 0:
+                path.touch()
+            elif source is None or not _matches(source, file):
+                raise MalformedError(f"{file.path} was meant to be held and is not, or it has rotted")
+            else:
+                os.link(source, path)
+            done.setdefault(file.digest, path)
+
+    def _check_room(self, manifest: Manifest) -> None:
+        size = sum(file.size for file in manifest.files)
+        free = shutil.disk_usage(self._root).free - _DISK_KEPT_FREE
+        used = sum(file.size for each in self.installed() for file in each.manifest.files)
+        if size > free or used + size > self._bytes_max:
+            raise DiskFullError(
+                f"{manifest.name} needs {size} bytes; {max(0, min(free, self._bytes_max - used))} are left"
+            )
+
+    def _read(self, record: Path) -> Installed | None:
+        try:
+            signed = record.read_bytes()
+            manifest, _ = parse_document(signed, Manifest)
+        except (OSError, PeerError) as error:
+            log.error("bundle.unreadable", path=record.name, reason=str(error))
+            return None
+        folder = record.parent.parent
+        active = self._pointer(folder) == record.stem
+        return Installed(manifest.name, cose.digest(signed), manifest, record.with_suffix(""), active)
+
+    def _require(self, record: Path) -> Installed:
+        found = self._read(record)
+        if found is None:
+            raise LocalError(f"{record.name} cannot be read back")
+        return found
+
+    @staticmethod
+    def _pointer(folder: Path) -> str | None:
+        try:
+            return Path(os.readlink(folder / "active")).name
+        except OSError:
+            return None
+
+    @staticmethod
+    def _drop(record: Path) -> None:
+        record.unlink()
+        sync_folder(record.parent)
+        shutil.rmtree(record.with_suffix(""), ignore_errors=True)
+
+
+def _unpack(stream: BinaryIO, wanted: tuple[ManifestFile, ...], building: Path) -> None:
+    frames = decode_pack(stream.read, sum(file.size for file in wanted))
+    held = memoryview(b"")
+    for file in wanted:
+        path = building / file.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        left, hashed = file.size, hashlib.sha256()
+        with path.open("xb") as out:
+            while left:
+                if not held:
+                    held = memoryview(_next(frames))
+                part = held[:left]
+                out.write(part)
+                hashed.update(part)
+                left -= len(part)
+                held = held[len(part) :]
+        if hashed.digest() != file.digest:
+            raise MalformedError(f"{file.path} does not have the contents that were signed")
+
+
+def _next(frames: Iterator[bytes]) -> bytes:
+    frame = next(frames, None)
+    if frame is None:
+        raise MalformedError("the pack ends before its files do")
+    return frame
+
+
+def _matches(path: Path, file: ManifestFile) -> bool:
+    try:
+        if path.stat().st_size != file.size:
+            return False
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").digest() == file.digest
+    except OSError:
+        return False
+
+
+def _sync_tree(folder: Path) -> None:
+    for current, _, files in os.walk(folder, topdown=False):
+        for name in files:
+            descriptor = os.open(os.path.join(current, name), os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        sync_folder(Path(current))
