@@ -33,6 +33,7 @@ BUSY_MS: Final = 5_000
 SQLITE_MIN: Final = (3, 37, 0)  # STRICT tables
 # https://sqlite.org/wal.html, "the WAL-reset bug": two connections that write or checkpoint at one moment.
 WAL_RESET_FIXED: Final = (3, 51, 3)
+SCHEMA_FLOOR: Final = "schema-floor"  # the setting below which schema numbers may have been given and forgotten
 _SYNCHRONOUS_FULL: Final = 2
 _CORRUPT, _NOT_A_DATABASE, _IO_ERROR = 11, 26, 10
 
@@ -326,6 +327,11 @@ def _settle_identity(database: Database, now_s: int, host: bytes) -> None:
     if "epochs" in database.schema.salvaged and (changed or database.epoch == 0):
         cause = "restored" if database.restored else "recreated" if database.recreated else "new"
         start_epoch(database, cause, now_s)
+    if changed:
+        # The gateway knows what each schema number means for ever; numbers that were forgotten are jumped over.
+        floor = 256 * (1 + database.entropy(1)[0] % 254)
+        values = {"name": SCHEMA_FLOOR, "value": floor.to_bytes(8, "big")}
+        database.insert("settings", values, conflict="REPLACE")
     # Last, so that a cut before it finds the same things again instead of taking them for done.
     identity.renew(database, database.entropy, host)
 
