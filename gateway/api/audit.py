@@ -25,7 +25,7 @@ class AuditShape(Shape, frozen=True):
 
 
 class AuditPage(Shape, frozen=True):
-    """Changes, oldest first."""
+    """Changes, newest first."""
 
     items: list[AuditShape]
     next: str | None

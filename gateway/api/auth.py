@@ -13,11 +13,11 @@ import re
 import secrets
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
 
 from aiohttp import web
 
 from gateway.api.problem import Problem
+from store.fleet.records import TokenRecord
 
 _PREFIX = "dt_"
 _TOKEN = re.compile(r"dt_[A-Za-z0-9_-]{43}")
@@ -52,19 +52,6 @@ class Actor:
     role: Role
 
 
-class TokenRow(Protocol):
-    """What the API reads of a stored token."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def role(self) -> str: ...
-    @property
-    def expires_ms(self) -> int | None: ...
-    @property
-    def revoked_ms(self) -> int | None: ...
-
-
 def new_token() -> str:
     """Return a fresh token; show it once and keep only `token_sha256` of it."""
     return _PREFIX + secrets.token_urlsafe(32)
@@ -86,11 +73,11 @@ def bearer_token(request: web.Request) -> str | None:
     return value.strip()
 
 
-def actor_of(row: TokenRow | None, now_ms: int) -> Actor:
+def actor_of(record: TokenRecord | None, now_ms: int) -> Actor:
     """Return who holds a token; raise a 401 `Problem` that does not say whether it ever existed."""
-    if row is None or row.revoked_ms is not None or (row.expires_ms is not None and row.expires_ms <= now_ms):
+    if record is None or not record.usable(now_ms):
         raise unauthorized("the token is unknown, expired or revoked; sign in with another")
-    return Actor(row.name, Role(row.role))
+    return Actor(record.name, Role(record.role))
 
 
 def unauthorized(detail: str) -> Problem:

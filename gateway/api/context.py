@@ -10,14 +10,15 @@ from aiohttp import web
 from gateway.api.limits import ApiLimits
 from gateway.api.metrics import ApiMetrics
 from gateway.api.ratelimit import TokenBuckets
-from gateway.api.services import Blobs, Fleet, Services
+from gateway.api.services import Blobs, Services
+from store.fleet.fleet import FleetStore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Api:
     """The API's surroundings, made once by `make_app`."""
 
-    fleet: Fleet
+    fleet: FleetStore
     blobs: Blobs
     services: Services
     limits: ApiLimits

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol
 
 from prometheus_client import CollectorRegistry
 
 from store.fleet.records import DocumentRecord
-
-# Narrow these to the stores as soon as they are there.
-Fleet: TypeAlias = Any
 
 
 @dataclass(frozen=True, slots=True)

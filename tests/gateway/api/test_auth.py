@@ -1,7 +1,5 @@
 """Tokens are random, stored as hashes, and roles include each other as declared."""
 
-from dataclasses import dataclass
-
 import pytest
 from aiohttp.test_utils import make_mocked_request
 
@@ -20,14 +18,11 @@ from gateway.api.auth import (
     token_sha256,
 )
 from gateway.api.problem import Problem
+from store.fleet.records import TokenRecord
 
 
-@dataclass(frozen=True)
-class Row:
-    name: str = "amina"
-    role: str = "operator"
-    expires_ms: int | None = None
-    revoked_ms: int | None = None
+def record(*, expires_ms: int | None = None, revoked_ms: int | None = None) -> TokenRecord:
+    return TokenRecord(bytes(32), "amina", "operator", 0, expires_ms, revoked_ms)
 
 
 @pytest.mark.parametrize(
@@ -67,14 +62,14 @@ def test_a_header_of_another_form_is_refused(header: str) -> None:
     assert "WWW-Authenticate" in caught.value.headers
 
 
-@pytest.mark.parametrize("row", [None, Row(expires_ms=1000), Row(revoked_ms=1)])
-def test_unknown_expired_and_revoked_tokens_look_the_same(row: Row | None) -> None:
+@pytest.mark.parametrize("token", [None, record(expires_ms=1000), record(revoked_ms=1)])
+def test_unknown_expired_and_revoked_tokens_look_the_same(token: TokenRecord | None) -> None:
     with pytest.raises(Problem, match="unknown, expired or revoked"):
-        actor_of(row, 1000)
+        actor_of(token, 1000)
 
 
 def test_a_token_that_holds_names_its_actor() -> None:
-    assert actor_of(Row(expires_ms=1001), 1000) == Actor("amina", Role.OPERATOR)
+    assert actor_of(record(expires_ms=1001), 1000) == Actor("amina", Role.OPERATOR)
 
 
 def test_a_refusal_names_the_roles_that_would_do() -> None:

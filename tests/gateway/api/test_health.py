@@ -1,11 +1,46 @@
 """Alive, ready, counted, described."""
 
-import json
+from prometheus_client.parser import text_string_to_metric_families
 
-from tests.gateway.api.conftest import Gateway
+from gateway.api.auth import Role
+from tests.gateway.api.conftest import Gateway, Opener
 
 
 async def test_liveness_needs_no_token_and_no_database(gateway: Gateway) -> None:
-    gateway.fleet.fault = OSError("the disk is gone")
+    await gateway.fleet.close()
     answer = await gateway.get("/healthz", role=None)
-    assert (answer.status, json.loads(answer.body)) == (200, {"status": "ok"})
+    assert (answer.status, answer.json) == (200, {"status": "ok"})
+
+
+async def test_readiness_follows_the_database(open_gateway: Opener, monkeypatch) -> None:
+    async with open_gateway() as gateway:
+        assert (await gateway.get("/readyz", role=None)).status == 200
+
+        async def gone() -> None:
+            raise OSError("disk on fire at /var/lib/secret")
+
+        monkeypatch.setattr(gateway.fleet, "ping", gone)
+        answer = await gateway.get("/readyz", role=None)
+        assert answer.status == 503
+        assert b"secret" not in answer.body
+
+
+async def test_metrics_count_by_route_and_not_by_address(gateway: Gateway) -> None:
+    for _ in range(3):
+        await gateway.get("/v1/trucks/nobody-here")
+    await gateway.get("/wp-login.php", role=None)
+    answer = await gateway.get("/metrics", role=Role.VIEWER)
+    families = {each.name: each for each in text_string_to_metric_families(answer.body.decode())}
+    counted = {
+        (sample.labels["route"], sample.labels["status"]): sample.value
+        for sample in families["digitruck_api_requests"].samples
+        if sample.name.endswith("_total")
+    }
+    assert counted["/v1/trucks/{truck}", "404"] == 3
+    assert counted["none", "404"] == 1
+    assert b"wp-login" not in answer.body
+    assert b"nobody-here" not in answer.body
+
+
+async def test_metrics_are_not_for_strangers(gateway: Gateway) -> None:
+    assert (await gateway.get("/metrics", role=None)).status == 401
