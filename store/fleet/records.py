@@ -73,7 +73,7 @@ class EnrolmentRecord:
 
 @dataclass(frozen=True, slots=True)
 class ContextRecord:
-    """One OSCORE context, seen from the gateway: `kid` is our recipient id (the truck sends it), `peer_id` our sender id."""
+    """One OSCORE context: `kid` is the gateway's recipient id, which the truck sends, `peer_id` its sender id."""
 
     kid: bytes
     peer_id: bytes
@@ -87,7 +87,10 @@ class ContextRecord:
 
 @dataclass(frozen=True, slots=True)
 class DocumentSummary:
-    """A signed document without its bytes. `name` is `protocol.trust.version_name`, `group` or `trucks` whom it is for."""
+    """A signed document without its bytes, `size` of them.
+
+    `name` is `protocol.trust.version_name`; `group` or `trucks` say whom it is for, `bundle` as in `DocumentRecord`.
+    """
 
     digest: bytes
     kind: DocumentKind

@@ -1,0 +1,62 @@
+"""Column types and the columns that tables of parcels share.
+
+Epochs are unsigned 64-bit and kept as the signed integer of the same bits, since both databases have signed ones only.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import BigInteger, Column, ForeignKeyConstraint, Integer, Text, UniqueConstraint
+from sqlalchemy.engine import Dialect
+from sqlalchemy.types import TypeDecorator
+
+_SIGN = 1 << 63
+_RANGE = 1 << 64
+
+
+class Unsigned64(TypeDecorator[int]):
+    """An unsigned 64-bit integer in a signed column: the same bits."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: int | None, dialect: Dialect) -> int | None:
+        """Return the signed integer of the same 64 bits."""
+        if value is None:
+            return None
+        if not 0 <= value < _RANGE:
+            raise ValueError(f"{value} is not an unsigned 64-bit integer")
+        return value - _RANGE if value >= _SIGN else value
+
+    def process_result_value(self, value: Any | None, dialect: Dialect) -> int | None:
+        """Return the unsigned integer of the same 64 bits."""
+        return None if value is None else int(value) % _RANGE
+
+
+# SQLite counts upwards for ever only on a column that is exactly INTEGER PRIMARY KEY AUTOINCREMENT.
+SERIAL = BigInteger().with_variant(Integer, "sqlite")
+
+
+def serial_id() -> Column[int]:
+    """Return the column of ids that only ever grow."""
+    return Column("id", SERIAL, primary_key=True, autoincrement=True)
+
+
+def parcel_columns() -> list[Column[Any]]:
+    """Return the columns that name a parcel."""
+    return [
+        Column("truck", Text, nullable=False),
+        Column("epoch", Unsigned64, nullable=False),
+        Column("sequence", BigInteger, nullable=False),
+    ]
+
+
+def of_parcel() -> list[ForeignKeyConstraint | UniqueConstraint]:
+    """Return the constraints of a table with one row for each parcel of a kind."""
+    return [
+        ForeignKeyConstraint(
+            ["truck", "epoch", "sequence"], ["parcels.truck", "parcels.epoch", "parcels.sequence"], ondelete="CASCADE"
+        ),
+        UniqueConstraint("truck", "epoch", "sequence"),
+    ]

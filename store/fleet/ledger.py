@@ -1,0 +1,114 @@
+"""The ledger: bytes and money by truck, link, precedence, cause and direction, added up by the hour (UTC).
+
+The gateway's own count and what trucks report are two sources beside each other, so that they can be compared. Lines
+are only ever added to. Bytes of strangers count too, under the truck "".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any, Final
+
+from sqlalchemy import func, literal_column, select
+
+from protocol.numbers import Precedence
+from store.fleet.database import FleetPart
+from store.fleet.evidence import HOUR_MS
+from store.fleet.records import Direction, LedgerEntry, LedgerSource, LedgerSum
+from store.fleet.tables import ledger_lines
+
+_PLACE: Final = ("source", "truck", "hour_ms", "link", "precedence", "cause", "direction", "currency")
+_COUNTS: Final = ("bytes", "datagrams", "money_milli")
+_LINE: Final = ("truck", "link", "precedence", "cause", "direction", "currency")
+
+
+class Ledger(FleetPart):
+    """The account of every byte."""
+
+    async def ledger_add(self, entries: Sequence[LedgerEntry]) -> None:
+        """Add what the gateway counted."""
+        await self._write(entries, LedgerSource.GATEWAY)
+
+    async def ledger_reported(self, entries: Sequence[LedgerEntry]) -> None:
+        """Keep the totals of an hour that a truck reports; a later report of the hour counts where it is higher."""
+        await self._write(entries, LedgerSource.TRUCK)
+
+    async def ledger(
+        self,
+        truck: str | None = None,
+        since_ms: int | None = None,
+        until_ms: int | None = None,
+        *,
+        source: LedgerSource = LedgerSource.GATEWAY,
+        step_ms: int | None = None,
+    ) -> list[LedgerSum]:
+        """Return sums over the hours that start in [since_ms, until_ms), by step if one is given (whole hours)."""
+        line = [ledger_lines.c[name] for name in _LINE]
+        sums = [func.sum(ledger_lines.c[name]).label(name) for name in _COUNTS]
+        query = select(*line, *sums).where(ledger_lines.c.source == source.value)
+        if step_ms is not None:
+            # Bound as a literal: PostgreSQL takes two parameters for two expressions and refuses the GROUP BY.
+            start = (ledger_lines.c.hour_ms - ledger_lines.c.hour_ms % literal_column(str(int(step_ms)))).label(
+                "start_ms"
+            )
+            query = query.add_columns(start).group_by(*line, start).order_by(start, *line)
+        else:
+            query = query.group_by(*line).order_by(*line)
+        if truck is not None:
+            query = query.where(ledger_lines.c.truck == truck)
+        if since_ms is not None:
+            query = query.where(ledger_lines.c.hour_ms >= since_ms)
+        if until_ms is not None:
+            query = query.where(ledger_lines.c.hour_ms < until_ms)
+        async with self._database.read() as connection:
+            return [_sum(row) for row in (await connection.execute(query)).mappings()]
+
+    async def _write(self, entries: Sequence[LedgerEntry], source: LedgerSource) -> None:
+        lines: dict[tuple[Any, ...], list[int]] = {}
+        for entry in entries:
+            counts = lines.setdefault(_place(entry, source), [0, 0, 0])
+            for index, name in enumerate(_COUNTS):
+                counts[index] += getattr(entry, name)
+        if not lines:
+            return
+        rows = [
+            dict(zip((*_PLACE, *_COUNTS), (*place, *counts), strict=True)) for place, counts in sorted(lines.items())
+        ]
+        statement = self._database.insert(ledger_lines)
+        new, old = statement.excluded, ledger_lines.c
+        if source is LedgerSource.GATEWAY:
+            merge = statement.on_conflict_do_update(
+                index_elements=list(_PLACE), set_={name: old[name] + new[name] for name in _COUNTS}
+            )
+        else:
+            merge = statement.on_conflict_do_update(
+                index_elements=list(_PLACE),
+                set_={name: new[name] for name in _COUNTS},
+                where=new.bytes >= old.bytes,
+            )
+        async with self._database.write() as transaction:
+            await transaction.execute(merge, rows)
+
+
+def _place(entry: LedgerEntry, source: LedgerSource) -> tuple[Any, ...]:
+    hour_ms = entry.at_ms - entry.at_ms % HOUR_MS
+    return (
+        source.value,
+        entry.truck,
+        hour_ms,
+        entry.link,
+        int(entry.precedence),
+        entry.cause,
+        entry.direction.value,
+        entry.currency,
+    )
+
+
+def _sum(row: Any) -> LedgerSum:
+    values = {each.name: row.get(each.name) for each in fields(LedgerSum)}
+    values["precedence"] = Precedence(row["precedence"])
+    values["direction"] = Direction(row["direction"])
+    for name in _COUNTS:
+        values[name] = int(row[name])  # PostgreSQL sums bigints to a decimal
+    return LedgerSum(**values)

@@ -1,0 +1,105 @@
+"""Rollups: count, extremes, sum and last value of each channel by the hour and by the day (UTC).
+
+A background task of the gateway decodes batches that are ready and adds what they hold. There is no cursor that could
+run ahead of a slower commit: each batch itself says whether it was rolled up, and is marked in the same transaction
+that adds its values, so a crash neither loses nor doubles any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import asdict
+
+from sqlalchemy import and_, case, select, tuple_, update
+from sqlalchemy.exc import DBAPIError
+
+from store.fleet.database import Database, FleetPart, Transaction, may_start_over
+from store.fleet.errors import RolledUpError
+from store.fleet.evidence import HOUR_MS, BatchRecord, BatchState, ParcelKey, Rollup
+from store.fleet.limits import PAGE_MAX, TRANSACTION_ATTEMPTS_MAX
+from store.fleet.schemas import OPEN
+from store.fleet.tables import batches, rollups
+from store.fleet.telemetry import batch_record, select_batches
+
+_READY = batches.c.state == int(BatchState.READY)
+
+
+class Rollups(FleetPart):
+    """Telemetry summed up."""
+
+    async def pending_rollups(self, limit: int = 100) -> list[BatchRecord]:
+        """Return batches that are to be rolled up, oldest first."""
+        query = select_batches().where(OPEN, _READY).order_by(batches.c.id).limit(min(limit, PAGE_MAX))
+        async with self._database.read() as connection:
+            return [batch_record(row) for row in await connection.execute(query)]
+
+    async def add_rollups(self, rolled: Sequence[ParcelKey], values: Sequence[Rollup]) -> None:
+        """Add the values of these batches and mark the batches, both or neither.
+
+        Raise `RolledUpError` if one of them is not waiting any more (another process was quicker): nothing is added,
+        and `pending_rollups` says what is left to do.
+        """
+        for attempt in range(1, TRANSACTION_ATTEMPTS_MAX + 1):
+            try:
+                async with self._database.write() as transaction:
+                    await _mark(transaction, rolled)
+                    await _merge(self._database, transaction, values)
+                return
+            except DBAPIError as error:
+                if attempt == TRANSACTION_ATTEMPTS_MAX or not may_start_over(error):
+                    raise
+
+    async def rollups(
+        self, truck: str, channels: Collection[str] | None, since_ms: int, until_ms: int, step_ms: int = HOUR_MS
+    ) -> list[Rollup]:
+        """Return the rollups that start in [since_ms, until_ms), by channel and time; None asks for every channel."""
+        query = (
+            select(rollups)
+            .where(rollups.c.truck == truck, rollups.c.step_ms == step_ms)
+            .where(rollups.c.start_ms >= since_ms, rollups.c.start_ms < until_ms)
+            .order_by(rollups.c.channel, rollups.c.start_ms)
+        )
+        if channels is not None:
+            query = query.where(rollups.c.channel.in_(list(channels)))
+        async with self._database.read() as connection:
+            return [Rollup(**row) for row in (await connection.execute(query)).mappings()]
+
+    async def channels_of(self, truck: str) -> list[str]:
+        """Return the names of the channels that a truck has rollups of."""
+        query = select(rollups.c.channel).where(rollups.c.truck == truck).distinct().order_by(rollups.c.channel)
+        async with self._database.read() as connection:
+            return list((await connection.execute(query)).scalars())
+
+
+async def _mark(transaction: Transaction, rolled: Sequence[ParcelKey]) -> None:
+    key = tuple_(batches.c.truck, batches.c.epoch, batches.c.sequence)
+    keys = {(each.truck, each.epoch, each.sequence) for each in rolled}
+    if not keys:
+        return
+    marked = await transaction.execute(
+        update(batches).where(key.in_(sorted(keys)), _READY).values(state=int(BatchState.ROLLED))
+    )
+    if marked.rowcount != len(keys):
+        raise RolledUpError(f"{len(keys) - marked.rowcount} of {len(keys)} batches are not to be rolled up any more")
+
+
+async def _merge(database: Database, transaction: Transaction, values: Sequence[Rollup]) -> None:
+    if not values:
+        return
+    statement = database.insert(rollups)
+    new, old = statement.excluded, rollups.c
+    later = new.last_ms >= old.last_ms
+    merge = statement.on_conflict_do_update(
+        index_elements=["truck", "channel", "step_ms", "start_ms"],
+        set_={
+            "count": old.count + new.count,
+            "minimum": case((new.minimum < old.minimum, new.minimum), else_=old.minimum),
+            "maximum": case((new.maximum > old.maximum, new.maximum), else_=old.maximum),
+            "sum": old.sum + new.sum,
+            "last": case((later, new.last), else_=old.last),
+            "last_ms": case((later, new.last_ms), else_=old.last_ms),
+        },
+        where=and_(new.count > 0),
+    )
+    rows = sorted((asdict(each) for each in values), key=lambda row: (row["truck"], row["channel"], row["start_ms"]))
+    await transaction.execute(merge, rows)

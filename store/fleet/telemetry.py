@@ -1,0 +1,193 @@
+"""What trucks sent, read back: batches as signed evidence with their schema, events, receipts, and what is missing.
+
+Batches are stored as they came and decoded on query by the gateway; no sample lies in a table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from sqlalchemy import Row, Select, and_, func, or_, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from protocol.numbers import DocumentKind, Outcome, Precedence
+from store.fleet.database import FleetPart
+from store.fleet.evidence import (
+    BatchRecord,
+    BatchState,
+    Coverage,
+    EpochCoverage,
+    EventRecord,
+    ParcelKey,
+    ReceiptRecord,
+)
+from store.fleet.limits import PAGE_MAX
+from store.fleet.sequences import SequenceSet, ranges_from_text
+from store.fleet.tables import batches, epochs, events, parcels, receipts, tombstones
+
+_WITH_TIME = (int(BatchState.READY), int(BatchState.ROLLED))
+
+
+def select_batches() -> Select[Any]:
+    """Return the query that `batch_record` reads rows of."""
+    same = and_(
+        parcels.c.truck == batches.c.truck,
+        parcels.c.epoch == batches.c.epoch,
+        parcels.c.sequence == batches.c.sequence,
+    )
+    return select(batches, parcels.c.sealed, parcels.c.received_ms).join(parcels, same)
+
+
+def batch_record(row: Row[Any]) -> BatchRecord:
+    """Return a row of `select_batches` as a record."""
+    return BatchRecord(
+        id=row.id,
+        key=ParcelKey(row.truck, row.epoch, row.sequence),
+        state=BatchState(row.state),
+        schema_number=row.schema_number,
+        schema_digest=row.schema_digest,
+        boot=row.boot,
+        offset_ms=row.offset_ms,
+        first_ms=row.first_ms,
+        last_ms=row.last_ms,
+        rows=row.rows,
+        received_ms=row.received_ms,
+        sealed=row.sealed,
+    )
+
+
+class Telemetry(FleetPart):
+    """Batches, events and receipts."""
+
+    async def batches(
+        self, truck: str, since_ms: int, until_ms: int, after: tuple[int, int] | None = None, limit: int = 100
+    ) -> list[BatchRecord]:
+        """Return the batches with a row in [since_ms, until_ms), by their first row; `after` is a record's `cursor`."""
+        query = (
+            select_batches()
+            .where(
+                batches.c.truck == truck,
+                batches.c.state.in_(_WITH_TIME),
+                batches.c.first_ms < until_ms,
+                batches.c.last_ms >= since_ms,
+            )
+            .order_by(batches.c.first_ms, batches.c.id)
+            .limit(min(limit, PAGE_MAX))
+        )
+        if after is not None:
+            first_ms, last_id = after
+            query = query.where(
+                or_(batches.c.first_ms > first_ms, and_(batches.c.first_ms == first_ms, batches.c.id > last_id))
+            )
+        async with self._database.read() as connection:
+            return [batch_record(row) for row in await connection.execute(query)]
+
+    async def events(
+        self,
+        truck: str | None,
+        since_ms: int | None = None,
+        until_ms: int | None = None,
+        names: Collection[str] | None = None,
+        after: int | None = None,
+        limit: int = 100,
+    ) -> list[EventRecord]:
+        """Return events by arrival, of one truck or all; `after` is an id. Times bound those of known clocks."""
+        query = select(events).order_by(events.c.id).limit(min(limit, PAGE_MAX))
+        if truck is not None:
+            query = query.where(events.c.truck == truck)
+        if since_ms is not None:
+            query = query.where(events.c.offset_ms.is_not(None), events.c.time_ms >= since_ms)
+        if until_ms is not None:
+            query = query.where(events.c.offset_ms.is_not(None), events.c.time_ms < until_ms)
+        if names is not None:
+            query = query.where(events.c.name.in_(list(names)))
+        if after is not None:
+            query = query.where(events.c.id > after)
+        async with self._database.read() as connection:
+            return [_event_record(row) for row in await connection.execute(query)]
+
+    async def receipts(self, truck: str, after: int | None = None, limit: int = 100) -> list[ReceiptRecord]:
+        """Return a truck's receipts by arrival; `after` is an id."""
+        query = select(receipts).where(receipts.c.truck == truck).order_by(receipts.c.id).limit(min(limit, PAGE_MAX))
+        if after is not None:
+            query = query.where(receipts.c.id > after)
+        async with self._database.read() as connection:
+            return [_receipt_record(row) for row in await connection.execute(query)]
+
+    async def coverage(self, truck: str, since_ms: int, until_ms: int) -> Coverage:
+        """Return how much of a truck's telemetry of [since_ms, until_ms) is here, and the gaps of every epoch."""
+        mine = batches.c.truck == truck
+        found = select(
+            func.count().label("batches"),
+            func.coalesce(func.sum(batches.c.rows), 0).label("rows"),
+            func.min(batches.c.first_ms).label("first_ms"),
+            func.max(batches.c.last_ms).label("last_ms"),
+        ).where(mine, batches.c.state.in_(_WITH_TIME), batches.c.first_ms < until_ms, batches.c.last_ms >= since_ms)
+        others = select(batches.c.state, func.count().label("number")).where(mine).group_by(batches.c.state)
+        async with self._database.read() as connection:
+            here = (await connection.execute(found)).one()
+            states = {row.state: row.number for row in await connection.execute(others)}
+            return Coverage(
+                truck=truck,
+                batches=here.batches,
+                rows=int(here.rows),
+                first_ms=here.first_ms,
+                last_ms=here.last_ms,
+                parked=states.get(BatchState.PARKED, 0),
+                timeless=states.get(BatchState.TIMELESS, 0),
+                rejected=states.get(BatchState.REJECTED, 0),
+                epochs=await _epoch_coverage(connection, truck),
+            )
+
+
+async def _epoch_coverage(connection: AsyncConnection, truck: str) -> tuple[EpochCoverage, ...]:
+    dropped: dict[int, list[tuple[int, int, str]]] = {}
+    query = select(tombstones).where(tombstones.c.truck == truck).order_by(tombstones.c.id)
+    for row in await connection.execute(query):
+        ranges = ranges_from_text(row.ranges)
+        dropped.setdefault(row.of_epoch, []).extend((first, last, row.reason) for first, last in ranges)
+    found = []
+    mine = select(epochs).where(epochs.c.truck == truck).order_by(epochs.c.ordinal, epochs.c.started_ms)
+    for row in await connection.execute(mine):
+        sequences = SequenceSet(row.cumulative, ranges_from_text(row.ranges))
+        found.append(
+            EpochCoverage(
+                epoch=row.epoch,
+                started_ms=row.started_ms,
+                last_ms=row.last_ms,
+                highest=sequences.highest,
+                missing=sequences.gaps,
+                dropped=tuple(sorted(dropped.get(row.epoch, []))),
+            )
+        )
+    return tuple(found)
+
+
+def _event_record(row: Row[Any]) -> EventRecord:
+    return EventRecord(
+        id=row.id,
+        key=ParcelKey(row.truck, row.epoch, row.sequence),
+        name=row.name,
+        time_ms=row.time_ms,
+        boot=row.boot,
+        offset_ms=row.offset_ms,
+        precedence=Precedence(row.precedence),
+        values_json=row.values_json,
+        received_ms=row.received_ms,
+    )
+
+
+def _receipt_record(row: Row[Any]) -> ReceiptRecord:
+    return ReceiptRecord(
+        id=row.id,
+        key=ParcelKey(row.truck, row.epoch, row.sequence),
+        document=DocumentKind(row.document),
+        digest=row.digest,
+        outcome=Outcome(row.outcome),
+        name=row.name,
+        version=row.version,
+        reason=row.reason,
+        time_ms=row.time_ms,
+        received_ms=row.received_ms,
+    )
