@@ -125,7 +125,7 @@ class Keystore:
         try:
             text = _read_private(path)
         except FileNotFoundError:
-            known = ", ".join(each.name for each in self.keys()) or "none yet"
+            known = ", ".join(each.name for each in self.mine()) or "none yet"
             raise KeystoreError(f"no key {name!r} here (there are: {known}); make one: digitruck key new") from None
         except OSError as error:
             raise KeystoreError(f"{path} cannot be read: {error.strerror}") from error
@@ -138,7 +138,7 @@ class Keystore:
             raise KeystoreError(f"{path} is damaged (its two halves differ): restore it from your copy")
         return PersonalKey(file.name, file.role, signing)
 
-    def keys(self) -> list[PersonalKey]:
+    def mine(self) -> list[PersonalKey]:
         """Return the private keys here, by name."""
         return [self.load(path.stem) for path in sorted(self.folder.glob("*.key"))]
 

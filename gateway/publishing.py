@@ -1,4 +1,4 @@
-"""A folder becomes a bundle: its regular files listed, hashed and put into a manifest that a publisher signs.
+"""A folder becomes a bundle: its regular files are listed and hashed, its manifest made and signed, all of it sent.
 
 What a truck could not hold exactly (links, sockets, names that some file system cannot store) is refused here, by
 name, before anything is signed. The same folder with the same arguments gives the same bytes on every machine: files
@@ -7,6 +7,7 @@ are sorted by path, and owner, mode and times of files are deliberately absent f
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import io
 import os
@@ -16,11 +17,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from gateway.client import ApiError, Client
 from protocol.documents import Manifest, ManifestFile, check_paths, read_document
 from protocol.errors import LocalError, PeerError
 from protocol.numbers import BUNDLE_BYTES_MAX, BUNDLE_FILES_MAX, PATH_CHARS_MAX, DocumentKind
 
 READ_BYTES = 1 << 20
+_PIECE_BYTES = 2 << 20
+_ASK_FIRST_BYTES = 16 * 1024
+_UPLOADS_AT_ONCE = 4
+_CORRECTIONS_MAX = 20
+_BUSY_S = 0.5
 _REFUSED_SHOWN_MAX = 20
 _DEPTH_MAX = 64
 
@@ -145,6 +152,94 @@ def read_blocks(source: SourceFile, *, offset: int = 0, bytes_max: int | None = 
                 raise PublishingError(f"{source.path} became shorter while it was read: run the command again")
             left -= len(block)
             yield block
+
+
+@dataclass(frozen=True, slots=True)
+class Pushed:
+    """What came of a push: the manifest's digest, and what had to be sent of how much."""
+
+    digest: str
+    sent_files: int
+    sent_bytes: int
+    size: int
+
+
+async def push(client: Client, source: Source, signed: bytes, progress: Progress | None = None) -> Pushed:
+    """Bring a folder's contents and its signed manifest to the gateway; repeating it goes on where it stopped.
+
+    The manifest comes last: a bundle that can be seen is complete.
+    """
+    sent_files, sent_bytes = await push_blobs(client, source, progress)
+    answer = await client.put_document(signed)
+    return Pushed(answer.digest, sent_files, sent_bytes, sum(each.size for each in source.blobs().values()))
+
+
+async def push_blobs(client: Client, source: Source, progress: Progress | None = None) -> tuple[int, int]:
+    """Bring a folder's contents to the gateway; return how many were sent, and their bytes.
+
+    Contents that are there already, from whatever bundle, are not sent. `progress` is told (bytes done, bytes in all)
+    of distinct contents.
+    """
+    blobs = source.blobs()
+    total = sum(each.size for each in blobs.values())
+    done = 0
+    sent: list[int] = []
+    waiting = iter(blobs.items())
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        if progress is not None:
+            progress(done, total)
+
+    async def work() -> None:
+        for digest, file in waiting:
+            sent.append(await _push_blob(client, digest.hex(), file, advance))
+
+    workers = [asyncio.create_task(work()) for _ in range(_UPLOADS_AT_ONCE)]
+    try:
+        await asyncio.gather(*workers)
+    finally:
+        for worker in workers:
+            worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
+    return sum(count > 0 for count in sent), sum(sent)
+
+
+async def _push_blob(client: Client, digest: str, file: SourceFile, advance: Callable[[int], None]) -> int:
+    """Upload one content as far as it is not there; return how many bytes were sent."""
+    # Asking first costs a round trip, which is more than a small content itself.
+    offset = await client.blob_offset(digest) if file.size > _ASK_FIRST_BYTES else 0
+    if offset is None:
+        advance(file.size)
+        return 0
+    advance(offset)
+    sent = 0
+    for _ in range(_CORRECTIONS_MAX):
+        try:
+            while True:
+                piece = await asyncio.to_thread(_piece, file, offset)
+                upload = await client.put_piece(digest, piece, first=offset, size=file.size)
+                advance(upload.received - offset)
+                sent += len(piece)
+                offset = upload.received
+                if offset >= file.size:
+                    return sent
+        except ApiError as error:
+            if error.status == 422:
+                raise PublishingError(f"{file.path} has changed since it was listed: run the command again") from error
+            if error.status != 409:
+                raise
+            if error.offset is None:  # the connection broke, and the gateway has not noticed yet
+                await asyncio.sleep(_BUSY_S)
+                continue
+            advance(error.offset - offset)
+            offset = error.offset
+    raise PublishingError(f"{file.path}: somebody else uploads the same content; run the command again")
+
+
+def _piece(file: SourceFile, offset: int) -> bytes:
+    return b"".join(read_blocks(file, offset=offset, bytes_max=_PIECE_BYTES))
 
 
 def _walk(top: Path, refused: list[str]) -> Iterator[tuple[str, Path]]:

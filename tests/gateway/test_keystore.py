@@ -114,7 +114,7 @@ def test_another_persons_line_is_found_by_name_file_and_digits(keystore: Keystor
     assert keystore.public("juma") == juma
     assert keystore.public(juma.public.hex()) == juma
     assert keystore.people() == {juma.public: juma}
-    assert keystore.keys() == []
+    assert keystore.mine() == []
 
 
 def test_a_name_never_changes_whose_key_it_is(keystore: Keystore) -> None:

@@ -1,0 +1,409 @@
+"""What the gateway's HTTP API answers, as a client reads it: one immutable struct a body.
+
+Fields that a newer gateway adds are skipped, so that an older command keeps working; the tests compare every struct
+here with what `gateway.api` declares. Times are Unix milliseconds (`_ms`) or seconds (`_s`), digests are hex.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct
+
+
+class Problem(Struct, frozen=True, rename={"kind": "type"}):
+    """A refusal (RFC 9457). `offset` tells an upload where to go on."""
+
+    title: str = ""
+    status: int = 0
+    detail: str = ""
+    kind: str = "about:blank"
+    instance: str = ""
+    offset: int | None = None
+
+
+class Truck(Struct, frozen=True):
+    """One truck in a listing. `up_to_date` is None until it has a desired state."""
+
+    truck: str
+    group: str
+    enrolled_ms: int
+    revoked_ms: int | None
+    last_heard_ms: int | None
+    last_link: str | None
+    up_to_date: bool | None
+
+
+class TruckPage(Struct, frozen=True):
+    """A page of trucks."""
+
+    items: list[Truck]
+    next: str | None
+
+
+class Holding(Struct, frozen=True):
+    """What a truck's newest receipt says of one document."""
+
+    document: str
+    name: str
+    version: int
+    digest: str
+    outcome: str
+    reason: str
+    time_ms: int
+    received_ms: int
+
+
+class TruckDetail(Truck, frozen=True):
+    """One truck in full; `status` is what it reported of itself."""
+
+    signing_key: str
+    last_address: str | None
+    desired: str | None
+    desired_reported: str | None
+    status: dict[str, Any] | None
+    status_ms: int | None
+    holdings: list[Holding]
+
+
+class EnrolmentCode(Struct, frozen=True):
+    """A one-time code, seen this once."""
+
+    truck: str
+    group: str
+    code: str
+    expires_ms: int
+    replaces: bool
+
+
+class Series(Struct, frozen=True):
+    """One channel (SenML: `n` name, `u` unit, `v` values); `min` and the like are there for steps only."""
+
+    n: str
+    u: str
+    t_ms: list[int]
+    v: list[float]
+    min: list[float] = []
+    max: list[float] = []
+    last: list[float] = []
+    count: list[int] = []
+
+
+class Samples(Struct, frozen=True):
+    """A truck's telemetry of a period; `next` is given when there is more."""
+
+    truck: str
+    since_ms: int
+    until_ms: int
+    step_s: int
+    series: list[Series]
+    next: str | None
+
+
+class Event(Struct, frozen=True):
+    """One event. `time_ms` is None while its boot's clock is not known; then `boot_ms` counts from the boot."""
+
+    id: int
+    name: str
+    time_ms: int | None
+    boot_ms: int | None
+    precedence: str
+    values: dict[str, Any]
+    received_ms: int
+    epoch: str
+    sequence: int
+
+
+class EventPage(Struct, frozen=True):
+    """A page of events."""
+
+    items: list[Event]
+    next: str | None
+
+
+class Receipt(Struct, frozen=True):
+    """What a truck did with one document, as it signed it."""
+
+    id: int
+    document: str
+    name: str
+    version: int
+    digest: str
+    outcome: str
+    reason: str
+    time_ms: int
+    received_ms: int
+    epoch: str
+    sequence: int
+
+
+class ReceiptPage(Struct, frozen=True):
+    """A page of receipts."""
+
+    items: list[Receipt]
+    next: str | None
+
+
+class Epoch(Struct, frozen=True):
+    """One epoch of a truck's queue: sequences that are missing, and those that it dropped by policy, with why."""
+
+    epoch: str
+    started_ms: int
+    last_ms: int
+    highest: int
+    missing: list[tuple[int, int]]
+    dropped: list[tuple[int, int, str]]
+
+
+class Coverage(Struct, frozen=True):
+    """How much of a period is at the gateway."""
+
+    truck: str
+    since_ms: int
+    until_ms: int
+    batches: int
+    rows: int
+    first_ms: int | None
+    last_ms: int | None
+    parked: int
+    timeless: int
+    rejected: int
+    epochs: list[Epoch]
+
+
+class LedgerLine(Struct, frozen=True):
+    """Bytes of one truck, link, precedence, cause and direction."""
+
+    truck: str
+    link: str
+    precedence: str
+    cause: str
+    direction: str
+    bytes: int
+    datagrams: int
+    money_milli: int
+    currency: str
+    start_ms: int | None
+
+
+class LedgerPage(Struct, frozen=True):
+    """A page of the ledger; `total_bytes` is of the whole period."""
+
+    since_ms: int
+    until_ms: int
+    total_bytes: int
+    items: list[LedgerLine]
+    next: str | None
+
+
+class LinkBudget(Struct, frozen=True):
+    """One link's budget this month; `exhausted_ms` is when the cap is reached at this pace, None if it holds."""
+
+    link: str
+    bytes_max: int | None
+    reserve_bytes: int
+    used_bytes: int
+    left_bytes: int | None
+    price_per_mb_milli: int
+    currency: str
+    spent_milli: int
+    exhausted_ms: int | None
+
+
+class Budget(Struct, frozen=True):
+    """One truck's budgets this calendar month (UTC)."""
+
+    truck: str
+    month_start_ms: int
+    month_end_ms: int
+    links: list[LinkBudget]
+
+
+class BudgetPage(Struct, frozen=True):
+    """A page of budgets."""
+
+    items: list[Budget]
+    next: str | None
+
+
+class DocumentRow(Struct, frozen=True):
+    """A signed document without its bytes; `name` is the stream in which its versions count."""
+
+    digest: str
+    kind: str
+    version: int
+    name: str
+    bundle: str | None
+    group: str | None
+    trucks: list[str]
+    issued_s: int
+    expires_s: int
+    size: int
+    received_ms: int
+    put_by: str
+
+
+class DocumentPage(Struct, frozen=True):
+    """A page of documents."""
+
+    items: list[DocumentRow]
+    next: str | None
+
+
+class Trust(Struct, frozen=True):
+    """The gateway's own freshness key (Ed25519, hex), and the newest root and delegation that it has."""
+
+    freshness_key: str
+    root: DocumentRow | None
+    delegation: DocumentRow | None
+
+
+class CollectorSetting(Struct, frozen=True):
+    """One collector of a configuration."""
+
+    name: str
+    period_s: int
+
+
+class LinkSetting(Struct, frozen=True):
+    """One link of a configuration."""
+
+    name: str
+    month_bytes_max: int | None
+    reserve_bytes: int
+    price_per_mb_milli: int
+    currency: str
+
+
+class TruckConfig(Struct, frozen=True):
+    """The newest configuration for a truck, and what the truck's receipt says of it."""
+
+    document: DocumentRow
+    batch_age_s: int | None
+    collectors: list[CollectorSetting]
+    links: list[LinkSetting]
+    confirm_within_s: int | None
+    extra: dict[str, int | bool | str]
+    outcome: str | None
+    reason: str
+
+
+class Bundle(Struct, frozen=True):
+    """One version of a bundle; `version` is its label, `number` counts."""
+
+    name: str
+    version: str
+    number: int
+    manifest: str
+    content: str
+    title: str
+    files: int
+    size: int
+    received_ms: int
+    put_by: str
+
+
+class BundlePage(Struct, frozen=True):
+    """A page of bundle versions."""
+
+    items: list[Bundle]
+    next: str | None
+
+
+class BundleFile(Struct, frozen=True):
+    """One file of a bundle; `here` tells whether its bytes were uploaded."""
+
+    path: str
+    size: int
+    digest: str
+    here: bool
+
+
+class BundleDetail(Bundle, frozen=True):
+    """A bundle version with a page of its files, and what is still to be uploaded of all of them."""
+
+    missing_files: int
+    missing_bytes: int
+    items: list[BundleFile]
+    next: str | None
+
+
+class Rollout(Struct, frozen=True):
+    """Which trucks should have which bundle version; None as manifest takes the bundle away."""
+
+    id: str
+    bundle: str
+    manifest: str | None
+    version: str | None
+    precedence: str
+    document: DocumentRow
+
+
+class RolloutPage(Struct, frozen=True):
+    """A page of rollouts, newest first."""
+
+    items: list[Rollout]
+    next: str | None
+
+
+class RolloutProgress(Struct, frozen=True):
+    """How far one truck is: done, waiting, held, rejected, rolled-back, superseded, revoked or unknown."""
+
+    truck: str
+    state: str
+    reason: str
+    last_heard_ms: int | None
+    receipt_ms: int | None
+
+
+class RolloutDetail(Rollout, frozen=True):
+    """A rollout with a page of its trucks."""
+
+    items: list[RolloutProgress]
+    next: str | None
+
+
+class LinkQuote(Struct, frozen=True):
+    """What a bundle version costs over one link; `fits` tells whether this month's budget still holds it."""
+
+    link: str
+    wire_bytes: int
+    money_milli: int
+    currency: str
+    fits: bool
+
+
+class TruckQuote(Struct, frozen=True):
+    """What a bundle version costs for one truck, over each of its links."""
+
+    truck: str
+    file_bytes: int
+    files: int
+    links: list[LinkQuote]
+
+
+class Quote(Struct, frozen=True):
+    """What a bundle version costs for a page of trucks."""
+
+    bundle: str
+    version: str
+    items: list[TruckQuote]
+    next: str | None
+
+
+class Change(Struct, frozen=True):
+    """One live change: its kind, and what to read again. `id` goes on where a stream broke off."""
+
+    kind: str
+    truck: str | None
+    subject: str
+    at_ms: int
+    id: int = 0
+
+
+class Upload(Struct, frozen=True):
+    """How far an upload is: `received` of `size` bytes."""
+
+    digest: str
+    received: int
+    size: int

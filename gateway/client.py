@@ -1,0 +1,364 @@
+"""A typed Python client of the gateway's HTTP API: `Client` for asyncio, `SyncClient` for scripts.
+
+Answers are the structs of `gateway.answers`; errors are those of `gateway.apicalls`. Times are Unix ms. Deliberately
+absent: signing. Documents come in signed, so that this module never sees a private key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+
+import msgspec
+from yarl import URL
+
+from gateway.answers import (
+    Budget,
+    BudgetPage,
+    Bundle,
+    BundleDetail,
+    BundlePage,
+    Change,
+    Coverage,
+    DocumentPage,
+    DocumentRow,
+    EnrolmentCode,
+    Event,
+    EventPage,
+    LedgerPage,
+    Quote,
+    Receipt,
+    ReceiptPage,
+    Rollout,
+    RolloutDetail,
+    RolloutPage,
+    Samples,
+    Truck,
+    TruckConfig,
+    TruckDetail,
+    TruckPage,
+    Trust,
+    Upload,
+)
+from gateway.apicalls import ITEMS_MAX, PAGE_ITEMS, ApiCalls, ApiError, UnreachableError, decode
+from gateway.apicalls import path_part as _part
+
+__all__ = ["ApiError", "Client", "SyncClient", "UnreachableError"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+COSE = "application/cose"
+JSON = "application/json"
+OCTETS = "application/octet-stream"
+
+
+class Client(ApiCalls):
+    """The gateway at `url`, for the holder of `token`; use as an async context manager."""
+
+    # Trucks.
+
+    async def trucks(self, *, group: str | None = None, limit: int = ITEMS_MAX) -> list[Truck]:
+        """List trucks in the order of their names."""
+        return await self.list_all("/v1/trucks", TruckPage, {"group": group}, limit)
+
+    async def truck(self, truck: str) -> TruckDetail:
+        """Show one truck."""
+        return await self.get(f"/v1/trucks/{_part(truck)}", TruckDetail)
+
+    async def revoke(self, truck: str) -> TruckDetail:
+        """Shut a truck out; what it sent stays."""
+        return decode(await self.call("DELETE", f"/v1/trucks/{_part(truck)}"), TruckDetail)
+
+    async def enrol(self, truck: str, *, group: str | None = None, expires_in_s: int | None = None) -> EnrolmentCode:
+        """Make a one-time enrolment code."""
+        wanted = {"truck": truck, "group": group, "expires_in_s": expires_in_s}
+        body = msgspec.json.encode({name: value for name, value in wanted.items() if value is not None})
+        return decode(await self.call("POST", "/v1/enrolments", body=body, content_type=JSON), EnrolmentCode)
+
+    # Telemetry and evidence.
+
+    async def samples(
+        self,
+        truck: str,
+        *,
+        channels: Sequence[str] = (),
+        since_ms: int | None = None,
+        until_ms: int | None = None,
+        step_s: int = 0,
+        limit: int | None = None,
+        after: str | None = None,
+    ) -> Samples:
+        """Return one page of a truck's telemetry; `next` of it is the `after` of the next."""
+        query = _samples_query(channels, since_ms, until_ms, step_s) | {"limit": limit, "after": after}
+        return await self.get(f"/v1/trucks/{_part(truck)}/samples", Samples, query)
+
+    async def samples_file(
+        self,
+        truck: str,
+        media: str,
+        *,
+        channels: Sequence[str] = (),
+        since_ms: int | None = None,
+        until_ms: int | None = None,
+        step_s: int = 0,
+    ) -> AsyncIterator[bytes]:
+        """Yield a truck's telemetry as `csv` or `parquet`, a page at a time as the gateway wrote it."""
+        query = _samples_query(channels, since_ms, until_ms, step_s) | {"format": media}
+        after: str | None = None
+        while True:
+            answer = await self.call("GET", f"/v1/trucks/{_part(truck)}/samples", query=query | {"after": after})
+            yield answer.body
+            after = _next_in_link(answer.headers.get("Link", ""))
+            if after is None:
+                return
+
+    async def events(
+        self, truck: str, *, since_ms: int | None = None, until_ms: int | None = None, limit: int = ITEMS_MAX
+    ) -> list[Event]:
+        """List a truck's events in the order of their arrival."""
+        query = {"since": _stamp(since_ms), "until": _stamp(until_ms)}
+        return await self.list_all(f"/v1/trucks/{_part(truck)}/events", EventPage, query, limit)
+
+    async def receipts(self, truck: str, *, limit: int = ITEMS_MAX) -> list[Receipt]:
+        """List a truck's receipts in the order of their arrival."""
+        return await self.list_all(f"/v1/trucks/{_part(truck)}/receipts", ReceiptPage, {}, limit)
+
+    async def coverage(self, truck: str, *, since_ms: int | None = None, until_ms: int | None = None) -> Coverage:
+        """Return how much of a period is at the gateway."""
+        query = {"since": _stamp(since_ms), "until": _stamp(until_ms)}
+        return await self.get(f"/v1/trucks/{_part(truck)}/coverage", Coverage, query)
+
+    # Bytes and money.
+
+    async def ledger(
+        self,
+        truck: str | None = None,
+        *,
+        since_ms: int | None = None,
+        until_ms: int | None = None,
+        source: str = "gateway",
+        step_s: int | None = None,
+        after: str | None = None,
+    ) -> LedgerPage:
+        """Return a page of the ledger of one truck, or of all."""
+        path = "/v1/ledger" if truck is None else f"/v1/trucks/{_part(truck)}/ledger"
+        query = {"since": _stamp(since_ms), "until": _stamp(until_ms), "source": source, "step": step_s}
+        return await self.get(path, LedgerPage, query | {"after": after, "limit": PAGE_ITEMS})
+
+    async def budget(self, truck: str) -> Budget:
+        """Return one truck's budgets this month."""
+        return await self.get(f"/v1/trucks/{_part(truck)}/budget", Budget)
+
+    async def budgets(self, *, limit: int = ITEMS_MAX) -> list[Budget]:
+        """Return every truck's budgets this month."""
+        return await self.list_all("/v1/budgets", BudgetPage, {}, limit)
+
+    # Documents.
+
+    async def put_document(self, signed: bytes) -> DocumentRow:
+        """Put a signed document; putting it twice is putting it once."""
+        return decode(await self.call("PUT", "/v1/documents", body=signed, content_type=COSE), DocumentRow)
+
+    async def document(self, digest: str) -> bytes:
+        """Return a document's signed bytes, NOT verified."""
+        return (await self.call("GET", f"/v1/documents/{_part(digest)}")).body
+
+    async def documents(
+        self, *, kind: str | None = None, name: str | None = None, limit: int = ITEMS_MAX
+    ) -> list[DocumentRow]:
+        """List documents, newest first; of one kind, or of one stream."""
+        return await self.list_all("/v1/documents", DocumentPage, {"kind": kind, "name": name}, limit)
+
+    async def trust(self) -> Trust:
+        """Name the newest root and delegation at the gateway."""
+        return await self.get("/v1/trust", Trust)
+
+    async def config(self, truck: str) -> TruckConfig:
+        """Return the newest configuration for a truck; `ApiError` 404 if none was ever put."""
+        return await self.get(f"/v1/trucks/{_part(truck)}/config", TruckConfig)
+
+    # Blobs, bundles and rollouts.
+
+    async def blob_offset(self, digest: str) -> int | None:
+        """Return how many bytes of a blob are at the gateway; None when all of it is."""
+        try:
+            answer = await self.call("HEAD", f"/v1/blobs/{_part(digest)}")
+        except ApiError as error:
+            if error.status == 404:
+                return 0
+            raise
+        return int(answer.headers.get("Upload-Offset", "0")) if answer.status == 204 else None
+
+    async def put_piece(self, digest: str, piece: bytes, *, first: int, size: int) -> Upload:
+        """Put bytes [first, first + len(piece)) of a blob of `size`; `ApiError.offset` says where else to go on."""
+        headers = {"Content-Range": f"bytes {first}-{first + len(piece) - 1}/{size}"} if size else None
+        path = f"/v1/blobs/{_part(digest)}"
+        return decode(await self.call("PUT", path, body=piece, content_type=OCTETS, headers=headers), Upload)
+
+    async def changes(
+        self, *, truck: str | None = None, kinds: Sequence[str] = (), after: int | None = None
+    ) -> AsyncIterator[Change]:
+        """Yield changes as they are committed, for ever; a stream that breaks off goes on where it was."""
+        query: dict[str, object] = {"truck": truck, "kinds": ",".join(kinds) or None}
+        async for event in self.stream("/v1/stream", query, after):
+            change = msgspec.json.decode(event.data, type=Change)
+            yield msgspec.structs.replace(change, id=event.id)
+
+    async def bundles(self, *, limit: int = ITEMS_MAX) -> list[Bundle]:
+        """List the published bundle versions, in the order of names and versions."""
+        return await self.list_all("/v1/bundles", BundlePage, {}, limit)
+
+    async def bundle(
+        self, name: str, version: str, *, missing: bool = False, after: str | None = None, limit: int = PAGE_ITEMS
+    ) -> BundleDetail:
+        """Show a bundle version with a page of its files; with `missing` only those still to be uploaded."""
+        query = {"missing": "true" if missing else None, "after": after, "limit": limit}
+        return await self.get(f"/v1/bundles/{_part(name)}/{_part(version)}", BundleDetail, query)
+
+    async def rollouts(self, *, limit: int = ITEMS_MAX) -> list[Rollout]:
+        """List rollouts, newest first."""
+        return await self.list_all("/v1/rollouts", RolloutPage, {}, limit)
+
+    async def rollout(self, identity: str, *, after: str | None = None) -> RolloutDetail:
+        """Show a rollout (by the digest of its document) with a page of its trucks."""
+        return await self.get(f"/v1/rollouts/{_part(identity)}", RolloutDetail, {"after": after, "limit": PAGE_ITEMS})
+
+    async def create_rollout(self, signed: bytes) -> DocumentRow:
+        """Start a rollout by its signed document; the digest is its id."""
+        return decode(await self.call("POST", "/v1/rollouts", body=signed, content_type=COSE), DocumentRow)
+
+    async def quote(
+        self,
+        bundle: str,
+        version: str,
+        *,
+        trucks: Sequence[str] = (),
+        group: str | None = None,
+        after: str | None = None,
+    ) -> Quote:
+        """Say what a bundle version would cost for trucks by name, or for a page of a group."""
+        wanted = {"bundle": bundle, "version": version, "trucks": list(trucks) or None, "group": group, "after": after}
+        body = msgspec.json.encode({name: value for name, value in wanted.items() if value is not None})
+        return decode(await self.call("POST", "/v1/quotes", body=body, content_type=JSON), Quote)
+
+
+def _sync(method: Callable[Concatenate[Client, P], Coroutine[Any, Any, T]]) -> Callable[Concatenate[SyncClient, P], T]:
+    def call(self: SyncClient, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self.run(method(self.client, *args, **kwargs))
+
+    functools.update_wrapper(call, method)
+    return call
+
+
+class SyncClient:
+    """The same for scripts: every method of `Client`, without `await`. Not for use inside a running event loop."""
+
+    def __init__(self, url: str, token: str) -> None:
+        self.client = Client(url, token)
+        self._runner = asyncio.Runner()
+
+    def __enter__(self) -> Self:
+        self._runner.__enter__()
+        self.run(self.client.__aenter__())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.run(self.client.__aexit__(kind, error, trace))
+        self._runner.__exit__(kind, error, trace)
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run anything that awaits the async client (`self.client`)."""
+        return self._runner.run(work)
+
+    def changes(
+        self, *, truck: str | None = None, kinds: Sequence[str] = (), after: int | None = None
+    ) -> Iterator[Change]:
+        """Iterate over `Client.changes`."""
+        return self.iterate(self.client.changes(truck=truck, kinds=kinds, after=after))
+
+    def samples_file(
+        self,
+        truck: str,
+        media: str,
+        *,
+        channels: Sequence[str] = (),
+        since_ms: int | None = None,
+        until_ms: int | None = None,
+        step_s: int = 0,
+    ) -> Iterator[bytes]:
+        """Iterate over `Client.samples_file`."""
+        return self.iterate(
+            self.client.samples_file(
+                truck, media, channels=channels, since_ms=since_ms, until_ms=until_ms, step_s=step_s
+            )
+        )
+
+    def iterate(self, work: AsyncIterator[T]) -> Iterator[T]:
+        """Iterate over what the async client yields."""
+        try:
+            while True:
+                try:
+                    yield self.run(_anext(work))
+                except StopAsyncIteration:
+                    return
+        finally:
+            close = getattr(work, "aclose", None)
+            if close is not None:
+                self.run(close())
+
+    trucks = _sync(Client.trucks)
+    truck = _sync(Client.truck)
+    revoke = _sync(Client.revoke)
+    enrol = _sync(Client.enrol)
+    samples = _sync(Client.samples)
+    events = _sync(Client.events)
+    receipts = _sync(Client.receipts)
+    coverage = _sync(Client.coverage)
+    ledger = _sync(Client.ledger)
+    budget = _sync(Client.budget)
+    budgets = _sync(Client.budgets)
+    put_document = _sync(Client.put_document)
+    document = _sync(Client.document)
+    documents = _sync(Client.documents)
+    trust = _sync(Client.trust)
+    config = _sync(Client.config)
+    bundles = _sync(Client.bundles)
+    bundle = _sync(Client.bundle)
+    rollouts = _sync(Client.rollouts)
+    rollout = _sync(Client.rollout)
+    create_rollout = _sync(Client.create_rollout)
+    quote = _sync(Client.quote)
+
+
+def _samples_query(
+    channels: Sequence[str], since_ms: int | None, until_ms: int | None, step_s: int
+) -> dict[str, object]:
+    return {
+        "channels": ",".join(channels) or None,
+        "since": _stamp(since_ms),
+        "until": _stamp(until_ms),
+        "step": step_s,
+    }
+
+
+def _stamp(time_ms: int | None) -> str | None:
+    """Return a time (Unix ms) as RFC 3339."""
+    return None if time_ms is None else datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds")
+
+
+def _next_in_link(link: str) -> str | None:
+    """Return the cursor in a `Link: <...>; rel="next"` header (RFC 8288), None if there is none."""
+    if 'rel="next"' not in link or not link.startswith("<"):
+        return None
+    return URL(link[1:].partition(">")[0]).query.get("after")
+
+
+async def _anext(work: AsyncIterator[T]) -> T:
+    return await anext(work)
