@@ -45,7 +45,7 @@ class AuditCheckShape(Shape, frozen=True):
 @operation("GET", "/v1/audit", tag="audit", needs=ADMIN)
 async def list_audit(call: Call, query: PageQuery) -> AuditPage:
     """List the changes that were made through this API."""
-    found = await call.api.fleet.audit_log(after=number_cursor(query.after), limit=query.limit + 1)
+    found = await call.api.fleet.audit_log(after=number_cursor(query.after), limit=query.served + 1)
     items = [
         AuditShape(
             id=each.id,
@@ -57,9 +57,9 @@ async def list_audit(call: Call, query: PageQuery) -> AuditPage:
             previous=each.previous.hex(),
             hash=each.hash.hex(),
         )
-        for each in found[: query.limit]
+        for each in found[: query.served]
     ]
-    return AuditPage(items=items, next=str(items[-1].id) if len(found) > query.limit else None)
+    return AuditPage(items=items, next=str(items[-1].id) if len(found) > query.served else None)
 
 
 @operation("GET", "/v1/audit/check", tag="audit", needs=ADMIN)

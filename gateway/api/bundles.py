@@ -8,10 +8,9 @@ from msgspec import Meta
 
 from gateway.api.auth import VIEWER
 from gateway.api.documents import read_stored
-from gateway.api.limits import PAGE_ITEMS
 from gateway.api.operations import Call, operation
 from gateway.api.problem import Problem
-from gateway.api.shapes import Bytes, Limit, Millis, PageQuery, Shape, bad_cursor
+from gateway.api.shapes import Bytes, Millis, PageQuery, Shape, bad_cursor
 from protocol.documents import Manifest
 from protocol.wire import Name
 from store.fleet.records import BundleRecord
@@ -26,11 +25,10 @@ class BundlePath(Shape, frozen=True):
     version: Label
 
 
-class FilesQuery(Shape, frozen=True):
+class FilesQuery(PageQuery, frozen=True):
     """Files in the order of their paths; with `missing` only those that were not uploaded yet."""
 
-    limit: Limit = PAGE_ITEMS
-    after: Annotated[str, Meta(max_length=1_024)] | None = None
+    after: Annotated[str, Meta(max_length=2_048, description="a path")] | None = None
     missing: bool = False
 
 
@@ -83,9 +81,9 @@ async def list_bundles(call: Call, query: PageQuery) -> BundlePage:
         if not slash:
             raise bad_cursor()
         after = (name, label)
-    found = await call.api.fleet.bundles(after=after, limit=query.limit + 1)
-    items = [_bundle(each) for each in found[: query.limit]]
-    return BundlePage(items=items, next=f"{items[-1].name}/{items[-1].version}" if len(found) > query.limit else None)
+    found = await call.api.fleet.bundles(after=after, limit=query.served + 1)
+    items = [_bundle(each) for each in found[: query.served]]
+    return BundlePage(items=items, next=f"{items[-1].name}/{items[-1].version}" if len(found) > query.served else None)
 
 
 @operation("GET", "/v1/bundles/{name}/{version}", tag="bundles", needs=VIEWER)
@@ -103,7 +101,7 @@ async def get_bundle(call: Call, path: BundlePath, query: FilesQuery) -> BundleD
         for file in manifest.files
         if (query.after is None or file.path > query.after) and (not query.missing or file.digest in missing)
     ]
-    page = files[: query.limit]
+    page = files[: query.served]
     sizes = {file.digest: file.size for file in manifest.files if file.digest in missing}
     return BundleDetail(
         **{field: getattr(_bundle(record), field) for field in BundleShape.__struct_fields__},

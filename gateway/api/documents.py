@@ -14,13 +14,12 @@ from aiohttp import web
 
 from gateway.api.auth import ADMIN, OPERATOR, PUBLISHER, SIGNER, VIEWER, Role, forbidden
 from gateway.api.dispatch import is_unchanged, json_response, not_modified
-from gateway.api.limits import PAGE_ITEMS
 from gateway.api.operations import COSE, Call, operation
 from gateway.api.problem import Problem
-from gateway.api.shapes import Bytes, Cursor, DigestPath, Limit, Millis, Shape, bad_cursor
+from gateway.api.shapes import Bytes, DigestPath, Millis, PageQuery, Shape, bad_cursor
 from protocol import cose
 from protocol.documents import Document, parse_document, read_document
-from protocol.errors import PeerError
+from protocol.errors import PeerError, RollbackError
 from protocol.numbers import DocumentKind
 from store.fleet.errors import DocumentConflictError
 from store.fleet.records import DocumentRecord, DocumentSummary
@@ -37,11 +36,9 @@ _NEEDS: dict[DocumentKind, frozenset[Role]] = {
 }
 
 
-class DocumentsQuery(Shape, frozen=True):
+class DocumentsQuery(PageQuery, frozen=True):
     """Documents, newest first; of one kind, or of one stream (kind and name), which is then its history."""
 
-    limit: Limit = PAGE_ITEMS
-    after: Cursor | None = None
     kind: KindName | None = None
     name: str | None = None
 
@@ -71,8 +68,12 @@ class DocumentPage(Shape, frozen=True):
 
 
 class TrustShape(Shape, frozen=True):
-    """What a client must know to make documents: the newest root and role table, to be fetched by their digests."""
+    """What a client must know to make documents: the newest root and role table, to be fetched by their digests.
 
+    `freshness_key` is this gateway's own key (Ed25519, hex), for the gateway role of the next root.
+    """
+
+    freshness_key: str
     root: DocumentShape | None
     delegation: DocumentShape | None
 
@@ -104,10 +105,10 @@ async def list_documents(call: Call, query: DocumentsQuery) -> DocumentPage:
         kind=None if query.kind is None else DocumentKind[query.kind.upper()],
         name=query.name,
         after=document_cursor(query.after),
-        limit=query.limit + 1,
+        limit=query.served + 1,
     )
-    items = [document_shape(each) for each in found[: query.limit]]
-    following = cursor_after(found[query.limit - 1]) if len(found) > query.limit else None
+    items = [document_shape(each) for each in found[: query.served]]
+    following = cursor_after(found[query.served - 1]) if len(found) > query.served else None
     return DocumentPage(items=items, next=following)
 
 
@@ -129,6 +130,7 @@ async def get_trust(call: Call) -> TrustShape:
     root = await call.api.fleet.newest_document(DocumentKind.ROOT)
     delegation = await call.api.fleet.newest_document(DocumentKind.DELEGATION)
     return TrustShape(
+        freshness_key=call.api.services.freshness_key.hex(),
         root=None if root is None else document_shape(root),
         delegation=None if delegation is None else document_shape(delegation),
     )
@@ -145,7 +147,7 @@ async def put_signed(call: Call, signed: bytes, kind: DocumentKind) -> web.Strea
     known = await call.api.fleet.document(digest)
     try:
         record = known or await call.api.services.accept_document(signed, call.actor.name)
-    except DocumentConflictError as error:
+    except (DocumentConflictError, RollbackError) as error:
         raise Problem(409, str(error)) from error
     except PeerError as error:
         raise Problem(422, str(error)) from error

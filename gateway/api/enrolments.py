@@ -12,7 +12,7 @@ from gateway.api.operations import Call, operation
 from gateway.api.problem import Problem
 from gateway.api.shapes import Millis, PageQuery, Shape, number_cursor
 from protocol import cose
-from protocol.errors import LocalError
+from protocol.errors import DigitruckError
 from protocol.numbers import ENROL_SECRET_BYTES
 from protocol.wire import Name
 
@@ -67,7 +67,7 @@ async def create_enrolment(call: Call, body: EnrolmentRequest) -> EnrolmentCode:
     secret = secrets.token_bytes(ENROL_SECRET_BYTES)
     try:
         code = services.make_code(body.truck, secret)
-    except LocalError as error:  # for instance: no root is there to be pinned yet
+    except DigitruckError as error:  # for instance: no root is there to be pinned yet
         raise Problem(409, str(error)) from error
     now_ms = services.now_ms()
     expires_ms = now_ms + body.expires_in_s * 1000
@@ -86,7 +86,7 @@ async def create_enrolment(call: Call, body: EnrolmentRequest) -> EnrolmentCode:
 @operation("GET", "/v1/enrolments", tag="trucks", needs=OPERATOR)
 async def list_enrolments(call: Call, query: PageQuery) -> EnrolmentPage:
     """List the codes that were given out, without the codes."""
-    found = await call.api.fleet.enrolments(after=number_cursor(query.after), limit=query.limit + 1)
+    found = await call.api.fleet.enrolments(after=number_cursor(query.after), limit=query.served + 1)
     items = [
         EnrolmentShape(
             id=each.id,
@@ -97,9 +97,9 @@ async def list_enrolments(call: Call, query: PageQuery) -> EnrolmentPage:
             expires_ms=each.expires_ms,
             redeemed_ms=each.redeemed_ms,
         )
-        for each in found[: query.limit]
+        for each in found[: query.served]
     ]
-    return EnrolmentPage(items=items, next=str(items[-1].id) if len(found) > query.limit else None)
+    return EnrolmentPage(items=items, next=str(items[-1].id) if len(found) > query.served else None)
 
 
 OPERATIONS = (create_enrolment, list_enrolments)

@@ -7,20 +7,17 @@ from typing import Any
 import msgspec
 
 from gateway.api.auth import VIEWER
-from gateway.api.limits import PAGE_ITEMS
 from gateway.api.operations import Call, operation
-from gateway.api.shapes import Cursor, Limit, Millis, PageQuery, Shape, Time, TruckPath, millis, number_cursor
+from gateway.api.shapes import Millis, PageQuery, Shape, Time, TruckPath, millis, number_cursor
 from gateway.api.trucks import known_truck, outcome_name
 
 _DAY_MS = 86_400_000
 _COVERAGE_MS = 30 * _DAY_MS
 
 
-class EventsQuery(Shape, frozen=True):
+class EventsQuery(PageQuery, frozen=True):
     """Events in the order of their arrival; `names` is a comma-separated list."""
 
-    limit: Limit = PAGE_ITEMS
-    after: Cursor | None = None
     since: Time | None = None
     until: Time | None = None
     names: str | None = None
@@ -114,7 +111,7 @@ async def list_events(call: Call, path: TruckPath, query: EventsQuery) -> EventP
         until_ms=None if query.until is None else millis(query.until, 0),
         names=None if query.names is None else [name for name in query.names.split(",") if name],
         after=number_cursor(query.after),
-        limit=query.limit + 1,
+        limit=query.served + 1,
     )
     items = [
         EventShape(
@@ -128,16 +125,16 @@ async def list_events(call: Call, path: TruckPath, query: EventsQuery) -> EventP
             epoch=epoch_text(each.key.epoch),
             sequence=each.key.sequence,
         )
-        for each in found[: query.limit]
+        for each in found[: query.served]
     ]
-    return EventPage(items=items, next=str(items[-1].id) if len(found) > query.limit else None)
+    return EventPage(items=items, next=str(items[-1].id) if len(found) > query.served else None)
 
 
 @operation("GET", "/v1/trucks/{truck}/receipts", tag="telemetry", needs=VIEWER)
 async def list_receipts(call: Call, path: TruckPath, query: PageQuery) -> ReceiptPage:
     """List a truck's receipts: what it applied, rejected or rolled back."""
     await known_truck(call, path.truck)
-    found = await call.api.fleet.receipts(path.truck, after=number_cursor(query.after), limit=query.limit + 1)
+    found = await call.api.fleet.receipts(path.truck, after=number_cursor(query.after), limit=query.served + 1)
     items = [
         ReceiptShape(
             id=each.id,
@@ -152,9 +149,9 @@ async def list_receipts(call: Call, path: TruckPath, query: PageQuery) -> Receip
             epoch=epoch_text(each.key.epoch),
             sequence=each.key.sequence,
         )
-        for each in found[: query.limit]
+        for each in found[: query.served]
     ]
-    return ReceiptPage(items=items, next=str(items[-1].id) if len(found) > query.limit else None)
+    return ReceiptPage(items=items, next=str(items[-1].id) if len(found) > query.served else None)
 
 
 @operation("GET", "/v1/trucks/{truck}/coverage", tag="telemetry", needs=VIEWER)

@@ -8,12 +8,9 @@ from msgspec import Meta
 
 from gateway.api.auth import VIEWER
 from gateway.api.configs import config_of
-from gateway.api.limits import PAGE_ITEMS
 from gateway.api.operations import Call, operation
 from gateway.api.shapes import (
     Bytes,
-    Cursor,
-    Limit,
     Millis,
     MoneyMilli,
     PageQuery,
@@ -28,15 +25,13 @@ from gateway.budgets import LinkBudget, link_budgets, month_of
 from store.fleet.records import LedgerSource, LedgerSum, TruckRecord
 
 
-class LedgerQuery(Shape, frozen=True):
+class LedgerQuery(PageQuery, frozen=True):
     """The period (this calendar month, UTC, if nothing is given), who counted, and a step of hours or days."""
 
     since: Time | None = None
     until: Time | None = None
     source: Literal["gateway", "truck"] = "gateway"
     step: Annotated[int, Meta(ge=3_600, le=31 * 86_400, multiple_of=3_600, description="seconds")] | None = None
-    limit: Limit = PAGE_ITEMS
-    after: Cursor | None = None
 
 
 class LedgerLine(Shape, frozen=True):
@@ -110,10 +105,10 @@ async def list_truck_ledger(call: Call, path: TruckPath, query: LedgerQuery) -> 
 @operation("GET", "/v1/budgets", tag="ledger", needs=VIEWER)
 async def list_budgets(call: Call, query: PageQuery) -> BudgetPage:
     """List the budgets of all trucks this month."""
-    found = await call.api.fleet.trucks(after=query.after, limit=query.limit + 1)
-    trucks = found[: query.limit]
+    found = await call.api.fleet.trucks(after=query.after, limit=query.served + 1)
+    trucks = found[: query.served]
     items = [await budget_of(call, truck) for truck in trucks]
-    return BudgetPage(items=items, next=trucks[-1].name if len(found) > query.limit else None)
+    return BudgetPage(items=items, next=trucks[-1].name if len(found) > query.served else None)
 
 
 @operation("GET", "/v1/trucks/{truck}/budget", tag="ledger", needs=VIEWER)
@@ -152,13 +147,13 @@ async def _ledger(call: Call, truck: str | None, query: LedgerQuery) -> LedgerPa
         step_ms=None if query.step is None else query.step * 1000,
     )
     at = _position(query.after)
-    items = [_line(each) for each in sums[at : at + query.limit]]
+    items = [_line(each) for each in sums[at : at + query.served]]
     return LedgerPage(
         since_ms=since_ms,
         until_ms=until_ms,
         total_bytes=sum(each.bytes for each in sums),
         items=items,
-        next=str(at + query.limit) if at + query.limit < len(sums) else None,
+        next=str(at + query.served) if at + query.served < len(sums) else None,
     )
 
 

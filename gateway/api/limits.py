@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from protocol.numbers import DOCUMENT_BYTES_MAX
 
-PAGE_ITEMS_MAX = 500
+PAGE_ITEMS_MAX = 1_000  # that a client may ask for
+PAGE_ITEMS_SERVED = 500  # the store reads at most 1,000 at once, and one more than a page is read to know of a next
 PAGE_ITEMS = 100
 SAMPLE_ROWS_MAX = 50_000
 SAMPLE_ROWS = 10_000

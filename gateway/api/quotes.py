@@ -13,7 +13,7 @@ from msgspec import Meta
 from gateway.api.auth import SIGNER
 from gateway.api.bundles import Label, known_bundle, manifest_of
 from gateway.api.ledger import budgets_of
-from gateway.api.limits import PAGE_ITEMS, PAGE_ITEMS_MAX
+from gateway.api.limits import PAGE_ITEMS, PAGE_ITEMS_MAX, PAGE_ITEMS_SERVED
 from gateway.api.operations import Call, operation
 from gateway.api.problem import Problem
 from gateway.api.shapes import Bytes, Cursor, Limit, MoneyMilli, Shape
@@ -88,9 +88,9 @@ async def _trucks(call: Call, body: QuoteRequest) -> tuple[list[TruckRecord], st
         raise Problem(400, "name either `trucks` or a `group`")
     if body.trucks is not None:
         return [await known_truck(call, name) for name in sorted(set(body.trucks))], None
-    found = await call.api.fleet.trucks(after=body.after, limit=body.limit + 1, group=body.group)
-    page = found[: body.limit]
-    return page, page[-1].name if len(found) > body.limit else None
+    limit = min(body.limit, PAGE_ITEMS_SERVED)
+    found = await call.api.fleet.trucks(after=body.after, limit=limit + 1, group=body.group)
+    return found[:limit], found[limit - 1].name if len(found) > limit else None
 
 
 async def _quote(

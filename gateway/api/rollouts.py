@@ -101,14 +101,14 @@ async def create_rollout(call: Call, body: bytes) -> DocumentShape | web.StreamR
 async def list_rollouts(call: Call, query: PageQuery) -> RolloutPage:
     """List rollouts, newest first."""
     page = await call.api.fleet.documents(
-        kind=DocumentKind.ROLLOUT, after=document_cursor(query.after), limit=query.limit + 1
+        kind=DocumentKind.ROLLOUT, after=document_cursor(query.after), limit=query.served + 1
     )
     items = []
-    for summary in page[: query.limit]:
+    for summary in page[: query.served]:
         record = await call.api.fleet.document(summary.digest)
         if record is not None:
             items.append(RolloutShape(**await _rollout(call, record)))
-    return RolloutPage(items=items, next=cursor_after(page[query.limit - 1]) if len(page) > query.limit else None)
+    return RolloutPage(items=items, next=cursor_after(page[query.served - 1]) if len(page) > query.served else None)
 
 
 @operation("GET", "/v1/rollouts/{id}", tag="rollouts", needs=VIEWER)
@@ -152,10 +152,10 @@ async def _page_of_trucks(call: Call, rollout: Rollout, query: PageQuery) -> tup
     if rollout.addressee.group is None:
         names = [name for name in sorted(rollout.addressee.trucks) if query.after is None or name > query.after]
     else:
-        trucks = await call.api.fleet.trucks(after=query.after, limit=query.limit + 1, group=rollout.addressee.group)
+        trucks = await call.api.fleet.trucks(after=query.after, limit=query.served + 1, group=rollout.addressee.group)
         names = [truck.name for truck in trucks]
-    page = names[: query.limit]
-    return page, page[-1] if len(names) > query.limit else None
+    page = names[: query.served]
+    return page, page[-1] if len(names) > query.served else None
 
 
 async def _progress(call: Call, record: DocumentRecord, rollout: Rollout, name: str) -> ProgressShape:

@@ -81,10 +81,16 @@ class AcceptDocument(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """The injected parts. `now_ms` is wall time in Unix ms; `make_code` turns (truck, secret) into a join code."""
+    """The injected parts.
+
+    `now_ms` is wall time in Unix ms. `make_code` turns (truck, secret) into a join code, and raises `DigitruckError`
+    with the next step when that cannot be done yet. `freshness_key` is the gateway's public Ed25519 key (32 bytes),
+    which a root must name.
+    """
 
     now_ms: Callable[[], int]
     make_code: Callable[[str, bytes], str]
     accept_document: AcceptDocument
     telemetry: TelemetrySource
+    freshness_key: bytes
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)

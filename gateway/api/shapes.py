@@ -12,7 +12,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from gateway.api.limits import PAGE_ITEMS, PAGE_ITEMS_MAX
+from gateway.api.limits import PAGE_ITEMS, PAGE_ITEMS_MAX, PAGE_ITEMS_SERVED
 from gateway.api.problem import Problem
 from protocol.wire import Name
 
@@ -34,6 +34,11 @@ class PageQuery(Shape, frozen=True):
 
     limit: Limit = PAGE_ITEMS
     after: Cursor | None = None
+
+    @property
+    def served(self) -> int:
+        """Return how many items a page really has at most: fewer than may be asked for."""
+        return min(self.limit, PAGE_ITEMS_SERVED)
 
 
 class TruckPath(Shape, frozen=True):

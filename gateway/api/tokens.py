@@ -76,8 +76,8 @@ async def list_tokens(call: Call, query: PageQuery) -> TokenPage:
     """List the tokens, without their text."""
     records = sorted(await call.api.fleet.tokens(), key=lambda each: each.name)
     found = [each for each in records if query.after is None or each.name > query.after]
-    items = [_token(each) for each in found[: query.limit]]
-    return TokenPage(items=items, next=items[-1].name if len(found) > query.limit else None)
+    items = [_token(each) for each in found[: query.served]]
+    return TokenPage(items=items, next=items[-1].name if len(found) > query.served else None)
 
 
 @operation("POST", "/v1/tokens", tag="tokens", needs=ADMIN, status=201, problems=(409,))

@@ -7,19 +7,16 @@ from typing import Any
 import msgspec
 
 from gateway.api.auth import OPERATOR, VIEWER
-from gateway.api.limits import PAGE_ITEMS
 from gateway.api.operations import Call, operation
 from gateway.api.problem import Problem
-from gateway.api.shapes import Cursor, Limit, Millis, Shape, TruckPath
+from gateway.api.shapes import Millis, PageQuery, Shape, TruckPath
 from protocol.wire import Name
 from store.fleet.records import HoldingRecord, TruckRecord
 
 
-class TrucksQuery(Shape, frozen=True):
+class TrucksQuery(PageQuery, frozen=True):
     """All trucks in the order of their names, or those of one group."""
 
-    limit: Limit = PAGE_ITEMS
-    after: Cursor | None = None
     group: Name | None = None
 
 
@@ -70,9 +67,9 @@ class TruckDetail(TruckShape, frozen=True):
 @operation("GET", "/v1/trucks", tag="trucks", needs=VIEWER)
 async def list_trucks(call: Call, query: TrucksQuery) -> TruckPage:
     """List the fleet's trucks."""
-    found = await call.api.fleet.trucks(after=query.after, limit=query.limit + 1, group=query.group)
-    items = [TruckShape(**_summary(truck)) for truck in found[: query.limit]]
-    return TruckPage(items=items, next=items[-1].truck if len(found) > query.limit else None)
+    found = await call.api.fleet.trucks(after=query.after, limit=query.served + 1, group=query.group)
+    items = [TruckShape(**_summary(truck)) for truck in found[: query.served]]
+    return TruckPage(items=items, next=items[-1].truck if len(found) > query.served else None)
 
 
 @operation("GET", "/v1/trucks/{truck}", tag="trucks", needs=VIEWER)

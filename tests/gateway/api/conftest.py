@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,80 +24,15 @@ from gateway.api.services import Services
 from gateway.telemetry import Telemetry
 from protocol import cose
 from protocol.documents import (
-    Addressee,
     Config,
-    Delegation,
-    Document,
-    LinkConfig,
     Manifest,
-    ManifestFile,
-    OperatorRole,
-    PublisherRole,
-    RoleKeys,
     Rollout,
-    Root,
-    sign_document,
 )
 from protocol.errors import MalformedError
-from protocol.numbers import DocumentKind
 from protocol.trust import TrustedSet, version_name
-from store.fleet.fleet import FleetStore, migrate
+from store.fleet.fleet import FleetStore
 from store.fleet.records import BundleRecord, DocumentRecord
-
-NOW_MS = 1_795_000_000_000
-NOW_S = NOW_MS // 1000
-EXPIRES_S = NOW_S + 365 * 86_400
-
-
-@dataclass
-class Signers:
-    """Everybody's keys, and the documents that they sign."""
-
-    root: cose.SigningKey = field(default_factory=lambda: cose.SigningKey(b"r" * 32))
-    gateway: cose.SigningKey = field(default_factory=lambda: cose.SigningKey(b"g" * 32))
-    operator: cose.SigningKey = field(default_factory=lambda: cose.SigningKey(b"o" * 32))
-    publisher: cose.SigningKey = field(default_factory=lambda: cose.SigningKey(b"p" * 32))
-
-    def dates(self, kind: DocumentKind, version: int) -> dict[str, Any]:
-        return {"document": kind, "version": version, "issued_s": NOW_S, "expires_s": EXPIRES_S}
-
-    def sign(self, document: Document, key: cose.SigningKey) -> bytes:
-        return sign_document(document, [key])
-
-    def root_document(self) -> bytes:
-        keys = RoleKeys(1, (self.root.public,)), RoleKeys(1, (self.gateway.public,))
-        return self.sign(Root(**self.dates(DocumentKind.ROOT, 1), root=keys[0], gateway=keys[1]), self.root)
-
-    def delegation(self, version: int = 1) -> bytes:
-        document = Delegation(
-            **self.dates(DocumentKind.DELEGATION, version),
-            publishers=(PublisherRole("", RoleKeys(1, (self.publisher.public,))),),
-            operators=(OperatorRole("*", RoleKeys(1, (self.operator.public,))),),
-        )
-        return self.sign(document, self.root)
-
-    def config(self, version: int = 1, *, trucks: tuple[str, ...] = ("ke-arrow",), **settings: Any) -> bytes:
-        settings.setdefault("links", (LinkConfig("sat", 5_000_000, 100_000, 4_500_000),))
-        document = Config(**self.dates(DocumentKind.CONFIG, version), addressee=Addressee(trucks), **settings)
-        return self.sign(document, self.operator)
-
-    def manifest(self, files: dict[str, bytes], *, version: int = 1, name: str = "maths") -> bytes:
-        listed = tuple(
-            ManifestFile(path, len(data), cose.digest(data)) for path, data in sorted(files.items(), key=lambda f: f[0])
-        )
-        document = Manifest(
-            **self.dates(DocumentKind.MANIFEST, version), name=name, label=f"v{version}", content="static", files=listed
-        )
-        return self.sign(document, self.publisher)
-
-    def rollout(self, manifest: bytes | None, *, version: int = 1, to: Addressee | None = None) -> bytes:
-        document = Rollout(
-            **self.dates(DocumentKind.ROLLOUT, version),
-            addressee=to or Addressee(("ke-arrow",)),
-            bundle="maths",
-            manifest=manifest,
-        )
-        return self.sign(document, self.operator)
+from tests.gateway.fleets import NOW_MS, NOW_S, Signers
 
 
 class Accept:
@@ -230,35 +164,8 @@ class Gateway:
             "PUT", "/v1/documents", data=signed, headers={"Content-Type": "application/cose"}, **kwargs
         )
 
-    async def add_truck(self, name: str = "ke-arrow", group: str = "kenya") -> cose.SigningKey:
-        key = cose.SigningKey(cose.digest(name.encode()))
-        secret = cose.digest(b"secret of " + name.encode())
-        await self.fleet.create_enrolment(name, group, secret, NOW_MS + 1000, "a test", now_ms=NOW_MS)
-        await self.fleet.redeem_enrolment(secret, name, key.public, b"cred-" + name.encode(), name.encode(), NOW_MS)
-        return key
-
 
 Opener = Callable[..., AbstractAsyncContextManager[Gateway]]
-
-
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated database that tests copy: migrating takes longer than most of them."""
-    import asyncio
-
-    path = tmp_path_factory.mktemp("fleet") / "fleet.db"
-    asyncio.run(migrate(f"sqlite:///{path}"))
-    return path
-
-
-@pytest.fixture
-async def fleet(empty_database: Path, tmp_path: Path) -> AsyncIterator[FleetStore]:
-    """An empty fleet store."""
-    path = tmp_path / "fleet.db"
-    shutil.copy(empty_database, path)
-    store = await FleetStore.open(f"sqlite:///{path}")
-    yield store
-    await store.close()
 
 
 @pytest.fixture
@@ -278,6 +185,7 @@ def open_gateway(fleet: FleetStore, tmp_path: Path) -> Opener:
             "make_code": lambda truck, secret: f"DT1-{truck}-{secret.hex()}",
             "accept_document": Accept(fleet, signers),
             "telemetry": Telemetry(fleet),
+            "freshness_key": signers.gateway.public,
         }
         app = make_app(fleet, FolderBlobs(blobs), Services(**(given | services)), limits=limits)
         server = await start_api(app, "127.0.0.1", 0, limits=limits)
