@@ -40,7 +40,10 @@ class _Job:
         try:
             with database.atomic():
                 self.result = self.function()
-        except BaseException as error:
+        except StopIteration as error:
+            # A future does not take one.
+            self.error = RuntimeError(f"a function for the writer raised StopIteration: {error.value}")
+        except Exception as error:  # whatever it raised belongs to the caller, not to this thread
             self.error = error
         return bool(database.sql.conn.in_transaction)
 
