@@ -17,10 +17,9 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Row, func, literal, select, text, tuple_
+from sqlalchemy import Row, func, select, text
 
 from store.fleet import changes_table
-from store.fleet.columns import Unsigned64
 from store.fleet.database import FleetPart
 from store.fleet.errors import DatabaseUnsupportedError
 from store.fleet.evidence import BatchState
@@ -93,14 +92,9 @@ class Care(FleetPart):
         await asyncio.to_thread(_copy, source, path)
 
     async def _scrub_parcels(self, damaged: list[str]) -> int:
-        key = tuple_(parcels.c.truck, parcels.c.epoch, parcels.c.sequence)
-        number = 0
-        after: tuple[str, int, int] | None = None
+        number, after = 0, 0
         while True:
-            query = select(parcels).order_by(parcels.c.truck, parcels.c.epoch, parcels.c.sequence).limit(SCRUB_CHUNK)
-            if after is not None:
-                truck, epoch, sequence = after
-                query = query.where(key > tuple_(literal(truck), literal(epoch, Unsigned64()), literal(sequence)))
+            query = select(parcels).where(parcels.c.id > after).order_by(parcels.c.id).limit(SCRUB_CHUNK)
             async with self._database.read() as connection:
                 rows = (await connection.execute(query)).all()
             damaged.extend(
@@ -109,8 +103,7 @@ class Care(FleetPart):
             number += len(rows)
             if len(rows) < SCRUB_CHUNK:
                 return number
-            last = rows[-1]
-            after = (last.truck, last.epoch, last.sequence)
+            after = rows[-1].id
 
     async def _scrub_documents(self, damaged: list[str]) -> int:
         async with self._database.read() as connection:

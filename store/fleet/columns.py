@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, ForeignKeyConstraint, Integer, Text, UniqueConstraint
+from sqlalchemy import BigInteger, Column, ForeignKey, Integer, Text
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
 
@@ -43,20 +43,9 @@ def serial_id() -> Column[int]:
     return Column("id", SERIAL, primary_key=True, autoincrement=True)
 
 
-def parcel_columns() -> list[Column[Any]]:
-    """Return the columns that name a parcel."""
+def of_parcel() -> list[Column[Any]]:
+    """Return the columns that begin a row about a parcel: the parcel's own id, and its truck for the indices."""
     return [
+        Column("id", ForeignKey("parcels.id"), primary_key=True, autoincrement=False),
         Column("truck", Text, nullable=False),
-        Column("epoch", Unsigned64, nullable=False),
-        Column("sequence", BigInteger, nullable=False),
-    ]
-
-
-def of_parcel() -> list[ForeignKeyConstraint | UniqueConstraint]:
-    """Return the constraints of a table with one row for each parcel of a kind."""
-    return [
-        ForeignKeyConstraint(
-            ["truck", "epoch", "sequence"], ["parcels.truck", "parcels.epoch", "parcels.sequence"], ondelete="CASCADE"
-        ),
-        UniqueConstraint("truck", "epoch", "sequence"),
     ]

@@ -53,7 +53,7 @@ class Enrolments(FleetPart):
                 await _refuse_taken_key(transaction, truck, signing_key)
                 await _put_truck(transaction, truck, group, signing_key, credential, kid_cred, now_ms)
                 transaction.note("truck", truck=truck, at_ms=now_ms)
-                record = await read_truck(transaction.connection, truck)
+                record = await read_truck(transaction, truck)
         except IntegrityError as error:
             # The keys' columns are unique over all trucks: no two trucks share a secret.
             raise EnrolmentError(EnrolmentReason.KEY_TAKEN) from error

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import count
 
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import Connection, bindparam, select, update
 from sqlalchemy.exc import DBAPIError
 
 from store.fleet.database import FleetPart, Transaction, may_start_over
@@ -25,6 +25,7 @@ from store.fleet.evidence import (
     TombstonePart,
 )
 from store.fleet.indexing import (
+    Numbered,
     index_batches,
     index_events,
     index_parcels,
@@ -41,6 +42,7 @@ _HEARD = (
     .where(trucks.c.name == bindparam("truck"))
     .values(last_heard_ms=bindparam("heard_ms"), last_link=bindparam("link"))
 )
+_NEW = frozenset({IngestStatus.STORED, IngestStatus.CONFLICT})
 _NO_STATE = frozenset({IngestStatus.UNKNOWN_TRUCK, IngestStatus.REVOKED_TRUCK})
 
 
@@ -54,20 +56,24 @@ class Ingest(FleetPart):
         for attempt in count(1):
             try:
                 async with self._database.write() as transaction:
-                    return await self._ingest(transaction, items)
+                    results = await transaction.run(self._ingest, items)
+                    for result in results:
+                        if result.status in _NEW:
+                            _note(transaction, result.item)
+                return results
             except DBAPIError as error:
                 if attempt == TRANSACTION_ATTEMPTS_MAX or not may_start_over(error):
                     raise
         raise AssertionError("unreachable")
 
-    async def _ingest(self, transaction: Transaction, items: Sequence[IngestItem]) -> list[IngestResult]:
-        refused = await _refused_trucks(transaction, items)
+    def _ingest(self, connection: Connection, items: Sequence[IngestItem]) -> list[IngestResult]:
+        refused = _refused_trucks(connection, items)
         taken = [item for item in items if item.truck not in refused]
-        epochs = await OpenEpochs.open(self._database, transaction, taken)
-        statuses = await _decide(transaction, items, refused, epochs)
+        epochs = OpenEpochs.open(self._database, connection, taken)
+        statuses = _decide(connection, items, refused, epochs)
         new = [item for item, status in zip(items, statuses, strict=True) if status is IngestStatus.STORED]
-        conflicts = await self._store(transaction, new, epochs) if new else set()
-        await epochs.save(transaction)
+        conflicts = self._store(connection, new, epochs) if new else set()
+        epochs.save(connection)
         states = epochs.states()
         results = []
         for index, (item, status) in enumerate(zip(items, statuses, strict=True)):
@@ -76,40 +82,42 @@ class Ingest(FleetPart):
             results.append(IngestResult(items[index], final, state))
         return results
 
-    async def _store(self, transaction: Transaction, new: Sequence[IngestItem], epochs: OpenEpochs) -> set[int]:
+    def _store(self, connection: Connection, items: Sequence[IngestItem], epochs: OpenEpochs) -> set[int]:
         """Write new parcels and their indices; return the identities of items whose schema number was taken."""
-        await index_parcels(transaction, new)
-        conflicts = await index_schemas(self._database, transaction, _with(new, SchemaPart))
-        await index_batches(transaction, _with(new, BatchPart))
-        await index_events(transaction, _with(new, EventPart))
-        await index_receipts(self._database, transaction, _with(new, ReceiptPart), epochs.ordinals())
-        await index_tombstones(transaction, _with(new, TombstonePart))
-        heard = {item.truck: {"truck": item.truck, "heard_ms": item.received_ms, "link": item.link} for item in new}
-        await transaction.execute(_HEARD, [heard[name] for name in sorted(heard)])
-        for item in new:
-            kind = item.kind.name.lower()
-            transaction.note(kind, truck=item.truck, subject=f"{item.epoch}/{item.sequence}", at_ms=item.received_ms)
+        new = index_parcels(connection, items)
+        conflicts = index_schemas(self._database, connection, _with(new, SchemaPart))
+        index_batches(connection, _with(new, BatchPart))
+        index_events(connection, _with(new, EventPart))
+        index_receipts(self._database, connection, _with(new, ReceiptPart), epochs.ordinals())
+        index_tombstones(connection, _with(new, TombstonePart))
+        heard = {each.truck: {"truck": each.truck, "heard_ms": each.received_ms, "link": each.link} for each in items}
+        connection.execute(_HEARD, [heard[name] for name in sorted(heard)])
         return conflicts
 
 
-def _with(items: Iterable[IngestItem], part: type) -> list[IngestItem]:
-    return [item for item in items if isinstance(item.part, part)]
+def _note(transaction: Transaction, item: IngestItem) -> None:
+    subject = f"{item.epoch}/{item.sequence}"
+    transaction.note(item.kind.name.lower(), truck=item.truck, subject=subject, at_ms=item.received_ms)
 
 
-async def _refused_trucks(transaction: Transaction, items: Iterable[IngestItem]) -> dict[str, IngestStatus]:
+def _with(new: Sequence[Numbered], part: type) -> list[Numbered]:
+    return [(number, item) for number, item in new if isinstance(item.part, part)]
+
+
+def _refused_trucks(connection: Connection, items: Iterable[IngestItem]) -> dict[str, IngestStatus]:
     """Return the trucks that may not put anything, checked in the transaction: a revocation counts at once."""
     names = {item.truck for item in items}
     query = select(trucks.c.name, trucks.c.revoked_ms).where(trucks.c.name.in_(names))
-    found = {row.name: row.revoked_ms for row in await transaction.execute(query)}
+    found = {row.name: row.revoked_ms for row in connection.execute(query)}
     refused = {name: IngestStatus.UNKNOWN_TRUCK for name in names if name not in found}
     return refused | {name: IngestStatus.REVOKED_TRUCK for name, revoked in found.items() if revoked is not None}
 
 
-async def _decide(
-    transaction: Transaction, items: Sequence[IngestItem], refused: dict[str, IngestStatus], epochs: OpenEpochs
+def _decide(
+    connection: Connection, items: Sequence[IngestItem], refused: dict[str, IngestStatus], epochs: OpenEpochs
 ) -> list[IngestStatus]:
     """Say of each item in turn whether it is new, and add it to its epoch if it is."""
-    late = await _late_after_tombstone(transaction, items, refused, epochs)
+    late = _late_after_tombstone(connection, items, refused, epochs)
     statuses = []
     for item in items:
         status = refused.get(item.truck)
@@ -125,8 +133,8 @@ async def _decide(
     return statuses
 
 
-async def _late_after_tombstone(
-    transaction: Transaction, items: Sequence[IngestItem], refused: dict[str, IngestStatus], epochs: OpenEpochs
+def _late_after_tombstone(
+    connection: Connection, items: Sequence[IngestItem], refused: dict[str, IngestStatus], epochs: OpenEpochs
 ) -> set[tuple[str, int, int]]:
     """Return the parcels that are not stored yet although a tombstone may name them: some come after all, on a stick.
 
@@ -140,5 +148,5 @@ async def _late_after_tombstone(
         parcels.c.epoch.in_({item.epoch for item in asked}),
         parcels.c.sequence.in_({item.sequence for item in asked}),
     )
-    held = {(row.truck, row.epoch, row.sequence) for row in await transaction.execute(query)}
+    held = {(row.truck, row.epoch, row.sequence) for row in connection.execute(query)}
     return {(item.truck, item.epoch, item.sequence) for item in asked} - held

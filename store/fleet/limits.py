@@ -20,3 +20,7 @@ TRANSACTION_ATTEMPTS_MAX: Final = 5
 SQLITE_BUSY_MS: Final = 10_000
 SQLITE_READERS: Final = 4
 POSTGRES_CONNECTIONS: Final = 10
+# Pages that the write-ahead log gathers (32 MiB) before they are carried into the file: a page that is written in each
+# of many commits is carried once.
+SQLITE_CHECKPOINT_PAGES: Final = 8_192
+SQLITE_CACHE_KIB: Final = 64 * 1_024

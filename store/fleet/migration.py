@@ -25,7 +25,7 @@ async def migrate(url: str) -> None:
     try:
         async with database.write() as transaction:
             await database.lock(transaction, "migration")
-            await transaction.connection.run_sync(_upgrade)
+            await transaction.run(_upgrade)
     finally:
         await database.close()
 

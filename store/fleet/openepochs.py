@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Row, bindparam, func, select, update
+from sqlalchemy import Connection, Row, bindparam, func, select, update
 
-from store.fleet.database import Database, Transaction
+from store.fleet.database import Database
 from store.fleet.evidence import EpochState, IngestItem, IngestStatus, TombstonePart
 from store.fleet.sequences import SequenceSet, ranges_from_text, ranges_to_text
 from store.fleet.tables import epochs
@@ -45,7 +45,7 @@ class OpenEpochs:
         self._buried = buried
 
     @classmethod
-    async def open(cls, database: Database, transaction: Transaction, items: Iterable[IngestItem]) -> OpenEpochs:
+    def open(cls, database: Database, connection: Connection, items: Iterable[IngestItem]) -> OpenEpochs:
         """Read and lock the epochs of these items (and those that their tombstones name), making the new ones."""
         wanted: dict[Key, int] = {}
         buried: set[Key] = set()
@@ -57,11 +57,11 @@ class OpenEpochs:
             wanted.setdefault((item.truck, item.epoch), item.received_ms)
         if not wanted:
             return cls({}, set())
-        found = await _read(transaction, wanted)
+        found = _read(connection, wanted)
         missing = [key for key in wanted if key not in found]
         if missing:
-            await _start(database, transaction, missing, wanted)
-            found |= await _read(transaction, missing)
+            _start(database, connection, missing, wanted)
+            found |= _read(connection, missing)
         return cls(found, buried)
 
     def has_tombstones(self, item: IngestItem) -> bool:
@@ -101,7 +101,7 @@ class OpenEpochs:
             for (truck, number), epoch in self._epochs.items()
         }
 
-    async def save(self, transaction: Transaction) -> None:
+    def save(self, connection: Connection) -> None:
         """Write the epochs that changed."""
         rows = [
             {
@@ -116,7 +116,7 @@ class OpenEpochs:
             if epoch.changed
         ]
         if rows:
-            await transaction.execute(_SAVE, rows)
+            connection.execute(_SAVE, rows)
 
 
 def state_of(row: Row[Any]) -> EpochState:
@@ -125,7 +125,7 @@ def state_of(row: Row[Any]) -> EpochState:
     return EpochState(row.truck, row.epoch, row.cumulative, ranges, row.started_ms, row.last_ms)
 
 
-async def _read(transaction: Transaction, keys: Iterable[Key]) -> dict[Key, _Epoch]:
+def _read(connection: Connection, keys: Iterable[Key]) -> dict[Key, _Epoch]:
     wanted = set(keys)
     # In one order in all processes, so that two of them seldom wait for each other crosswise.
     query = (
@@ -142,16 +142,16 @@ async def _read(transaction: Transaction, keys: Iterable[Key]) -> dict[Key, _Epo
             row.started_ms,
             row.last_ms,
         )
-        for row in await transaction.execute(query)
+        for row in connection.execute(query)
         if (row.truck, row.epoch) in wanted
     }
 
 
-async def _start(database: Database, transaction: Transaction, missing: list[Key], times: dict[Key, int]) -> None:
+def _start(database: Database, connection: Connection, missing: list[Key], times: dict[Key, int]) -> None:
     names = {truck for truck, _ in missing}
     highest = func.max(epochs.c.ordinal).label("highest")
     query = select(epochs.c.truck, highest).where(epochs.c.truck.in_(names)).group_by(epochs.c.truck)
-    last: dict[str, int] = {row.truck: row.highest for row in await transaction.execute(query)}
+    last: dict[str, int] = {row.truck: row.highest for row in connection.execute(query)}
     rows = []
     for truck, number in missing:
         last[truck] = last.get(truck, 0) + 1
@@ -170,4 +170,4 @@ async def _start(database: Database, transaction: Transaction, missing: list[Key
         )
     rows.sort(key=lambda row: (row["truck"], row["epoch"]))
     # Another process may have started the same epoch a moment ago: then its row is the one.
-    await transaction.execute(database.insert(epochs).on_conflict_do_nothing(), rows)
+    connection.execute(database.insert(epochs).on_conflict_do_nothing(), rows)

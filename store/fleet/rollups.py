@@ -18,7 +18,7 @@ from store.fleet.errors import RolledUpError
 from store.fleet.evidence import HOUR_MS, BatchRecord, BatchState, ParcelKey, Rollup
 from store.fleet.limits import PAGE_MAX, TRANSACTION_ATTEMPTS_MAX
 from store.fleet.schemas import OPEN
-from store.fleet.tables import batches, rollups
+from store.fleet.tables import batches, parcels, rollups
 from store.fleet.telemetry import batch_record, select_batches
 
 _READY = batches.c.state == int(BatchState.READY)
@@ -72,12 +72,13 @@ class Rollups(FleetPart):
 
 
 async def _mark(transaction: Transaction, rolled: Sequence[ParcelKey]) -> None:
-    key = tuple_(batches.c.truck, batches.c.epoch, batches.c.sequence)
+    key = tuple_(parcels.c.truck, parcels.c.epoch, parcels.c.sequence)
     keys = {(each.truck, each.epoch, each.sequence) for each in rolled}
     if not keys:
         return
+    ids = select(parcels.c.id).where(key.in_(sorted(keys)))
     marked = await transaction.execute(
-        update(batches).where(key.in_(sorted(keys)), _READY).values(state=int(BatchState.ROLLED))
+        update(batches).where(batches.c.id.in_(ids), _READY).values(state=int(BatchState.ROLLED))
     )
     if marked.rowcount != len(keys):
         raise RolledUpError(f"{len(keys) - marked.rowcount} of {len(keys)} batches are not to be rolled up any more")

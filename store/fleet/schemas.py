@@ -24,11 +24,7 @@ _PARKED = batches.c.state == int(BatchState.PARKED)
 _OFFSET = func.coalesce(batches.c.offset_ms, 0)
 _UNPARK = (
     update(batches)
-    .where(
-        batches.c.truck == bindparam("of_truck"),
-        batches.c.epoch == bindparam("of_epoch"),
-        batches.c.sequence == bindparam("of_sequence"),
-    )
+    .where(batches.c.id == bindparam("parcel_id"))
     .values(
         state=case((batches.c.offset_ms.is_(None), int(BatchState.TIMELESS)), else_=int(BatchState.READY)),
         schema_digest=bindparam("digest"),
@@ -82,14 +78,15 @@ class Schemas(FleetPart):
         query = select_batches().where(OPEN, _PARKED, batches.c.truck == truck)
         query = query.where(batches.c.schema_number == schema_number)
         if epoch is not None:
-            query = query.where(batches.c.epoch == epoch)
+            query = query.where(parcels.c.epoch == epoch)
         query = query.order_by(batches.c.id).limit(min(limit, PAGE_MAX))
         async with self._database.read() as connection:
             return [batch_record(row) for row in await connection.execute(query)]
 
     async def parked_numbers(self, truck: str) -> list[tuple[int, int]]:
         """Return the (epoch, number) of the schemas that batches of this truck wait for."""
-        query = select(batches.c.epoch, batches.c.schema_number).where(OPEN, _PARKED, batches.c.truck == truck)
+        query = select(parcels.c.epoch, batches.c.schema_number).join(parcels, parcels.c.id == batches.c.id)
+        query = query.where(OPEN, _PARKED, batches.c.truck == truck)
         async with self._database.read() as connection:
             found = await connection.execute(query.distinct())
             return sorted((row.epoch, row.schema_number) for row in found)
@@ -98,16 +95,18 @@ class Schemas(FleetPart):
         """Take parked batches up under their schema; return how many still were parked. Repeats do nothing."""
         async with self._database.write() as transaction:
             names = {batch.key.truck for batch in taken}
-            parked = select(batches.c.truck, batches.c.epoch, batches.c.sequence).where(
-                OPEN, _PARKED, batches.c.truck.in_(names)
+            parked = (
+                select(batches.c.id, parcels.c.truck, parcels.c.epoch, parcels.c.sequence)
+                .join(parcels, parcels.c.id == batches.c.id)
+                .where(OPEN, _PARKED, batches.c.truck.in_(names))
+                .order_by(batches.c.id)
+                .with_for_update(of=batches)
             )
-            locked = await transaction.execute(parked.order_by(batches.c.id).with_for_update())
-            waiting = {ParcelKey(row.truck, row.epoch, row.sequence) for row in locked}
+            locked = await transaction.execute(parked)
+            waiting = {ParcelKey(row.truck, row.epoch, row.sequence): row.id for row in locked}
             rows = [
                 {
-                    "of_truck": batch.key.truck,
-                    "of_epoch": batch.key.epoch,
-                    "of_sequence": batch.key.sequence,
+                    "parcel_id": waiting[batch.key],
                     "digest": batch.schema_digest,
                     "from_ms": batch.first_ms,
                     "to_ms": batch.last_ms,
@@ -124,17 +123,19 @@ class Schemas(FleetPart):
 
     async def reject_parked(self, key: ParcelKey, reason: str, now_ms: int) -> None:
         """Give a parked batch up whose signature or body does not hold; its bytes go to quarantine as well."""
-        same = (batches.c.truck == key.truck, batches.c.epoch == key.epoch, batches.c.sequence == key.sequence)
-        evidence = select(parcels.c.sealed).where(
+        wanted = select(parcels.c.id, parcels.c.sealed).where(
             parcels.c.truck == key.truck, parcels.c.epoch == key.epoch, parcels.c.sequence == key.sequence
         )
         async with self._database.write() as transaction:
+            evidence = (await transaction.execute(wanted)).first()
+            if evidence is None:
+                return
             rejected = await transaction.execute(
-                update(batches).where(*same, _PARKED).values(state=int(BatchState.REJECTED))
+                update(batches).where(batches.c.id == evidence.id, _PARKED).values(state=int(BatchState.REJECTED))
             )
             if rejected.rowcount == 0:
                 return
-            sealed: bytes = (await transaction.execute(evidence)).scalar_one()
+            sealed = evidence.sealed
             await put_aside(transaction, key.truck, key.epoch, key.sequence, sealed, reason, now_ms)
 
     async def set_clock(self, truck: str, boot: int, offset_ms: int) -> int:

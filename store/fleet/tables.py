@@ -18,10 +18,11 @@ from sqlalchemy import (
     SmallInteger,
     Table,
     Text,
+    UniqueConstraint,
     text,
 )
 
-from store.fleet.columns import Unsigned64, of_parcel, parcel_columns, serial_id
+from store.fleet.columns import Unsigned64, of_parcel, serial_id
 
 metadata = MetaData(
     naming_convention={
@@ -104,23 +105,25 @@ epochs = Table(
 parcels = Table(
     "parcels",
     metadata,
-    Column("truck", Text, primary_key=True),
-    Column("epoch", Unsigned64, primary_key=True),
-    Column("sequence", BigInteger, primary_key=True),
+    serial_id(),
+    Column("truck", Text, nullable=False),
+    Column("epoch", Unsigned64, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
     Column("kind", SmallInteger, nullable=False),
     Column("precedence", SmallInteger, nullable=False),
     Column("received_ms", BigInteger, nullable=False),
     Column("link", Text, nullable=False),
     Column("sealed", LargeBinary, nullable=False),
     Column("row_hash", LargeBinary, nullable=False),
+    UniqueConstraint("truck", "epoch", "sequence"),
     ForeignKeyConstraint(["truck", "epoch"], ["epochs.truck", "epochs.epoch"]),
+    sqlite_autoincrement=True,
 )
 
 batches = Table(
     "batches",
     metadata,
-    serial_id(),
-    *parcel_columns(),
+    *of_parcel(),
     Column("state", SmallInteger, nullable=False),
     Column("schema_number", Integer, nullable=False),
     Column("schema_digest", ForeignKey("schemas.digest")),
@@ -129,35 +132,27 @@ batches = Table(
     Column("first_ms", BigInteger),
     Column("last_ms", BigInteger),
     Column("rows", Integer),
-    *of_parcel(),
     Index("ix_batches_truck_first_ms_id", "truck", "first_ms", "id"),
     # The few that something still has to be done about: parked, timeless and ready ones.
-    Index("ix_batches_open", "state", "truck", sqlite_where=text("state < 3"), postgresql_where=text("state < 3")),
-    sqlite_autoincrement=True,
+    Index("ix_batches_open", "state", sqlite_where=text("state < 3"), postgresql_where=text("state < 3")),
 )
 
 events = Table(
     "events",
     metadata,
-    serial_id(),
-    *parcel_columns(),
+    *of_parcel(),
     Column("name", Text, nullable=False),
     Column("time_ms", BigInteger, nullable=False),
     Column("boot", BigInteger),
     Column("offset_ms", BigInteger),
-    Column("precedence", SmallInteger, nullable=False),
     Column("values_json", Text, nullable=False),
-    Column("received_ms", BigInteger, nullable=False),
-    *of_parcel(),
     Index("ix_events_truck_id", "truck", "id"),
-    sqlite_autoincrement=True,
 )
 
 receipts = Table(
     "receipts",
     metadata,
-    serial_id(),
-    *parcel_columns(),
+    *of_parcel(),
     Column("document", SmallInteger, nullable=False),
     Column("digest", LargeBinary, nullable=False),
     Column("outcome", SmallInteger, nullable=False),
@@ -165,10 +160,7 @@ receipts = Table(
     Column("version", BigInteger, nullable=False),
     Column("reason", Text, nullable=False),
     Column("time_ms", BigInteger, nullable=False),
-    Column("received_ms", BigInteger, nullable=False),
-    *of_parcel(),
     Index("ix_receipts_truck_id", "truck", "id"),
-    sqlite_autoincrement=True,
 )
 
 holdings = Table(
@@ -208,14 +200,11 @@ truck_schemas = Table(
 tombstones = Table(
     "tombstones",
     metadata,
-    serial_id(),
-    *parcel_columns(),
+    *of_parcel(),
     Column("of_epoch", Unsigned64, nullable=False),
     Column("ranges", Text, nullable=False),
     Column("reason", Text, nullable=False),
     Column("rows", BigInteger, nullable=False),
-    *of_parcel(),
-    sqlite_autoincrement=True,
 )
 
 boots = Table(

@@ -6,7 +6,7 @@ Batches are stored as they came and decoded on query by the gateway; no sample l
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Row, Select, and_, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -26,17 +26,13 @@ from store.fleet.limits import PAGE_MAX
 from store.fleet.sequences import SequenceSet, ranges_from_text
 from store.fleet.tables import batches, epochs, events, parcels, receipts, tombstones
 
-_WITH_TIME = (int(BatchState.READY), int(BatchState.ROLLED))
+_EVIDENCE: Final = (parcels.c.epoch, parcels.c.sequence, parcels.c.precedence, parcels.c.received_ms)
+_WITH_TIME: Final = (int(BatchState.READY), int(BatchState.ROLLED))
 
 
 def select_batches() -> Select[Any]:
     """Return the query that `batch_record` reads rows of."""
-    same = and_(
-        parcels.c.truck == batches.c.truck,
-        parcels.c.epoch == batches.c.epoch,
-        parcels.c.sequence == batches.c.sequence,
-    )
-    return select(batches, parcels.c.sealed, parcels.c.received_ms).join(parcels, same)
+    return select(batches, *_EVIDENCE, parcels.c.sealed).join(parcels, parcels.c.id == batches.c.id)
 
 
 def batch_record(row: Row[Any]) -> BatchRecord:
@@ -93,7 +89,8 @@ class Telemetry(FleetPart):
         limit: int = 100,
     ) -> list[EventRecord]:
         """Return events by arrival, of one truck or all; `after` is an id. Times bound those of known clocks."""
-        query = select(events).order_by(events.c.id).limit(min(limit, PAGE_MAX))
+        query = select(events, *_EVIDENCE).join(parcels, parcels.c.id == events.c.id).order_by(events.c.id)
+        query = query.limit(min(limit, PAGE_MAX))
         if truck is not None:
             query = query.where(events.c.truck == truck)
         if since_ms is not None:
@@ -109,7 +106,8 @@ class Telemetry(FleetPart):
 
     async def receipts(self, truck: str, after: int | None = None, limit: int = 100) -> list[ReceiptRecord]:
         """Return a truck's receipts by arrival; `after` is an id."""
-        query = select(receipts).where(receipts.c.truck == truck).order_by(receipts.c.id).limit(min(limit, PAGE_MAX))
+        query = select(receipts, *_EVIDENCE).join(parcels, parcels.c.id == receipts.c.id)
+        query = query.where(receipts.c.truck == truck).order_by(receipts.c.id).limit(min(limit, PAGE_MAX))
         if after is not None:
             query = query.where(receipts.c.id > after)
         async with self._database.read() as connection:

@@ -8,10 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import Row, Select, and_, delete, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from protocol.numbers import DocumentKind, Outcome
-from store.fleet.database import FleetPart, Transaction
+from store.fleet.database import Executes, FleetPart, Transaction
 from store.fleet.errors import UnknownTruckError
 from store.fleet.limits import PAGE_MAX
 from store.fleet.records import HoldingRecord, TruckKeyRecord, TruckRecord
@@ -51,7 +50,7 @@ def _record(row: Row[Any]) -> TruckRecord:
     )
 
 
-async def read_truck(connection: AsyncConnection, name: str) -> TruckRecord | None:
+async def read_truck(connection: Executes, name: str) -> TruckRecord | None:
     """Return a truck as this connection sees it."""
     row = (await connection.execute(_TRUCKS.where(trucks.c.name == name))).first()
     return None if row is None else _record(row)

@@ -9,14 +9,6 @@ down_revision = None
 _SERIAL = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
-def _parcel() -> list[sa.Column]:
-    return [
-        sa.Column("truck", sa.Text(), nullable=False),
-        sa.Column("epoch", sa.BigInteger(), nullable=False),
-        sa.Column("sequence", sa.BigInteger(), nullable=False),
-    ]
-
-
 def upgrade() -> None:
     """Create every table."""
     op.create_table(
@@ -280,6 +272,7 @@ def upgrade() -> None:
     op.create_index("ix_truck_keys_truck", "truck_keys", ["truck"])
     op.create_table(
         "parcels",
+        sa.Column("id", _SERIAL, autoincrement=True, nullable=False),
         sa.Column("truck", sa.Text(), nullable=False),
         sa.Column("epoch", sa.BigInteger(), nullable=False),
         sa.Column("sequence", sa.BigInteger(), nullable=False),
@@ -290,7 +283,9 @@ def upgrade() -> None:
         sa.Column("sealed", sa.LargeBinary(), nullable=False),
         sa.Column("row_hash", sa.LargeBinary(), nullable=False),
         sa.ForeignKeyConstraint(["truck", "epoch"], ["epochs.truck", "epochs.epoch"], name="fk_parcels_epochs"),
-        sa.PrimaryKeyConstraint("truck", "epoch", "sequence", name="pk_parcels"),
+        sa.PrimaryKeyConstraint("id", name="pk_parcels"),
+        sa.UniqueConstraint("truck", "epoch", "sequence", name="uq_parcels_truck_epoch_sequence"),
+        sqlite_autoincrement=True,
     )
     op.create_table(
         "truck_schemas",
@@ -305,8 +300,8 @@ def upgrade() -> None:
     )
     op.create_table(
         "batches",
-        sa.Column("id", _SERIAL, autoincrement=True, nullable=False),
-        *_parcel(),
+        sa.Column("id", _SERIAL, autoincrement=False, nullable=False),
+        sa.Column("truck", sa.Text(), nullable=False),
         sa.Column("state", sa.SmallInteger(), nullable=False),
         sa.Column("schema_number", sa.Integer(), nullable=False),
         sa.Column("schema_digest", sa.LargeBinary()),
@@ -315,21 +310,14 @@ def upgrade() -> None:
         sa.Column("first_ms", sa.BigInteger()),
         sa.Column("last_ms", sa.BigInteger()),
         sa.Column("rows", sa.Integer()),
+        sa.ForeignKeyConstraint(["id"], ["parcels.id"], name="fk_batches_parcels"),
         sa.ForeignKeyConstraint(["schema_digest"], ["schemas.digest"], name="fk_batches_schemas"),
-        sa.ForeignKeyConstraint(
-            ["truck", "epoch", "sequence"],
-            ["parcels.truck", "parcels.epoch", "parcels.sequence"],
-            name="fk_batches_parcels",
-            ondelete="CASCADE",
-        ),
         sa.PrimaryKeyConstraint("id", name="pk_batches"),
-        sa.UniqueConstraint("truck", "epoch", "sequence", name="uq_batches_truck_epoch_sequence"),
-        sqlite_autoincrement=True,
     )
     op.create_index(
         "ix_batches_open",
         "batches",
-        ["state", "truck"],
+        ["state"],
         unique=False,
         sqlite_where=sa.text("state < 3"),
         postgresql_where=sa.text("state < 3"),
@@ -337,30 +325,21 @@ def upgrade() -> None:
     op.create_index("ix_batches_truck_first_ms_id", "batches", ["truck", "first_ms", "id"])
     op.create_table(
         "events",
-        sa.Column("id", _SERIAL, autoincrement=True, nullable=False),
-        *_parcel(),
+        sa.Column("id", _SERIAL, autoincrement=False, nullable=False),
+        sa.Column("truck", sa.Text(), nullable=False),
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("time_ms", sa.BigInteger(), nullable=False),
         sa.Column("boot", sa.BigInteger()),
         sa.Column("offset_ms", sa.BigInteger()),
-        sa.Column("precedence", sa.SmallInteger(), nullable=False),
         sa.Column("values_json", sa.Text(), nullable=False),
-        sa.Column("received_ms", sa.BigInteger(), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["truck", "epoch", "sequence"],
-            ["parcels.truck", "parcels.epoch", "parcels.sequence"],
-            name="fk_events_parcels",
-            ondelete="CASCADE",
-        ),
+        sa.ForeignKeyConstraint(["id"], ["parcels.id"], name="fk_events_parcels"),
         sa.PrimaryKeyConstraint("id", name="pk_events"),
-        sa.UniqueConstraint("truck", "epoch", "sequence", name="uq_events_truck_epoch_sequence"),
-        sqlite_autoincrement=True,
     )
     op.create_index("ix_events_truck_id", "events", ["truck", "id"])
     op.create_table(
         "receipts",
-        sa.Column("id", _SERIAL, autoincrement=True, nullable=False),
-        *_parcel(),
+        sa.Column("id", _SERIAL, autoincrement=False, nullable=False),
+        sa.Column("truck", sa.Text(), nullable=False),
         sa.Column("document", sa.SmallInteger(), nullable=False),
         sa.Column("digest", sa.LargeBinary(), nullable=False),
         sa.Column("outcome", sa.SmallInteger(), nullable=False),
@@ -368,33 +347,18 @@ def upgrade() -> None:
         sa.Column("version", sa.BigInteger(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=False),
         sa.Column("time_ms", sa.BigInteger(), nullable=False),
-        sa.Column("received_ms", sa.BigInteger(), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["truck", "epoch", "sequence"],
-            ["parcels.truck", "parcels.epoch", "parcels.sequence"],
-            name="fk_receipts_parcels",
-            ondelete="CASCADE",
-        ),
+        sa.ForeignKeyConstraint(["id"], ["parcels.id"], name="fk_receipts_parcels"),
         sa.PrimaryKeyConstraint("id", name="pk_receipts"),
-        sa.UniqueConstraint("truck", "epoch", "sequence", name="uq_receipts_truck_epoch_sequence"),
-        sqlite_autoincrement=True,
     )
     op.create_index("ix_receipts_truck_id", "receipts", ["truck", "id"])
     op.create_table(
         "tombstones",
-        sa.Column("id", _SERIAL, autoincrement=True, nullable=False),
-        *_parcel(),
+        sa.Column("id", _SERIAL, autoincrement=False, nullable=False),
+        sa.Column("truck", sa.Text(), nullable=False),
         sa.Column("of_epoch", sa.BigInteger(), nullable=False),
         sa.Column("ranges", sa.Text(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=False),
         sa.Column("rows", sa.BigInteger(), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["truck", "epoch", "sequence"],
-            ["parcels.truck", "parcels.epoch", "parcels.sequence"],
-            name="fk_tombstones_parcels",
-            ondelete="CASCADE",
-        ),
+        sa.ForeignKeyConstraint(["id"], ["parcels.id"], name="fk_tombstones_parcels"),
         sa.PrimaryKeyConstraint("id", name="pk_tombstones"),
-        sa.UniqueConstraint("truck", "epoch", "sequence", name="uq_tombstones_truck_epoch_sequence"),
-        sqlite_autoincrement=True,
     )
