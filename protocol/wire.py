@@ -40,7 +40,8 @@ _T = TypeVar("_T")
 def convert(value: object, kind: type[_T]) -> _T:
     """Return `value` (from `cbor.decode`) as a valid `kind`; raise `MalformedError` naming the field that is wrong."""
     try:
-        return msgspec.convert(value, type=kind, strict=True)
+        # Without `builtin_types` msgspec would take base64 text for a byte string.
+        return msgspec.convert(value, type=kind, strict=True, builtin_types=(bytes,))
     except (msgspec.ValidationError, ValueError, OverflowError) as error:
         raise MalformedError(f"{kind.__name__}: {error}") from error
 
