@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
 
 import click
 from aiohttp import ClientError
@@ -46,6 +47,13 @@ _COMMANDS: tuple[click.Command, ...] = (
 )
 
 
+def _version() -> str:
+    try:
+        return version("digitruck")
+    except PackageNotFoundError:  # run from a folder that was never installed
+        return "0"
+
+
 @click.group(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=examples(
@@ -55,7 +63,7 @@ _COMMANDS: tuple[click.Command, ...] = (
         "digitruck bundle push ./maths --name maths --version 2026.11 --key library",
     ),
 )
-@click.version_option(package_name="digitruck", message="%(prog)s %(version)s")
+@click.version_option(_version(), message="%(prog)s %(version)s")
 def digitruck() -> None:
     """Look after a fleet of trucks from here.
 
