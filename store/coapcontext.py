@@ -106,7 +106,8 @@ async def server_context(
     """Open a context that answers requests from `site` (None: set `serversite` later), see `client_context`.
 
     The site charges a request by `context.meter.attribute(account)` as soon as it knows whose it is, best in its own
-    `render_to_pipe`: aiocoap answers the later blocks of a response without asking the resource. `credentials` are aiocoap's server credentials. Raises OSError if the port is taken.
+    `render_to_pipe`: aiocoap answers the later blocks of a response without asking the resource. `credentials` are
+    aiocoap's server credentials. Raises OSError if the port is taken.
     """
     context = MeteredContext(loop=asyncio.get_running_loop(), serversite=site)
     if credentials is not None:
