@@ -143,8 +143,8 @@ def _fields(request: web.Request, operation: Operation) -> dict[str, Any]:
             arguments["path"] = msgspec.convert(dict(request.match_info), operation.path_type)
         except msgspec.ValidationError as error:
             raise Problem(404, f"there is no such thing: {error}") from error
-    names = list(request.query.keys())
-    if len(names) != len(set(names)):
+    names = set(request.query)
+    if len(request.query) != len(names):
         raise Problem(400, "a query parameter is given twice")
     if operation.query_type is None:
         if names:

@@ -27,6 +27,9 @@ class ApiLimits:
     body_rate_bps_min: int = 32_000
     # A request's headers must be there within this time; it is also how long an idle connection is kept.
     idle_s: float = 30.0
+    # After a refused upload, what was already on its way is read and thrown away for this long, so that the refusal
+    # is not lost in a reset connection.
+    linger_s: float = 2.0
     # An answer that takes longer is given up (streams have no deadline).
     answer_deadline_s: float = 60.0
     connections_max: int = 512

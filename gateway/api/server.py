@@ -21,7 +21,6 @@ from gateway.api.problem import Problem, from_http_exception, problem_body, prob
 from gateway.api.ratelimit import address_key
 
 _log = structlog.get_logger(__name__)
-_LINGER_S = 2.0
 
 
 class _Connection(web.RequestHandler):
@@ -98,7 +97,7 @@ class _Runner(web.AppRunner):
             self._limits,
             auto_decompress=False,
             keepalive_timeout=self._limits.idle_s,
-            lingering_time=_LINGER_S,
+            lingering_time=self._limits.linger_s,
             max_headers=64,
             max_line_size=4_096,
             max_field_size=4_096,

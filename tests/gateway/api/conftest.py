@@ -5,11 +5,12 @@ The documents are accepted by the real `TrustedSet`, with keys that the fixtures
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from protocol.errors import MalformedError
 from protocol.trust import TrustedSet, version_name
 from store.fleet.fleet import FleetStore
 from store.fleet.records import BundleRecord, DocumentRecord
-from tests.gateway.fleets import NOW_MS, NOW_S, Signers
+from tests.gateway.fleets import NOW_MS, NOW_S, Signers, copied_fleet
 
 
 class Accept:
@@ -120,7 +121,7 @@ class Answer:
     """A whole answer."""
 
     status: int
-    headers: dict[str, str]
+    headers: Mapping[str, str]
     body: bytes
 
     @property
@@ -154,7 +155,7 @@ class Gateway:
         async with self.session.request(
             method, self.base + path, headers=headers, allow_redirects=False, **kwargs
         ) as response:
-            return Answer(response.status, dict(response.headers), await response.read())
+            return Answer(response.status, response.headers.copy(), await response.read())
 
     async def get(self, path: str, **kwargs: Any) -> Answer:
         return await self.ask("GET", path, **kwargs)
@@ -168,6 +169,23 @@ class Gateway:
 Opener = Callable[..., AbstractAsyncContextManager[Gateway]]
 
 
+TOKENS = {role: new_token() for role in Role}
+
+
+@pytest.fixture(scope="session")
+def empty_database(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with one token of each role."""
+
+    async def fill(path: Path) -> None:
+        async with copied_fleet(empty_database, path) as fleet:
+            for role, token in TOKENS.items():
+                await fleet.put_token(token_sha256(token), f"the-{role}", role.value, NOW_MS)
+
+    path = tmp_path_factory.mktemp("fleet") / "tokens.db"
+    asyncio.run(fill(path))
+    return path
+
+
 @pytest.fixture
 def open_gateway(fleet: FleetStore, tmp_path: Path) -> Opener:
     """Open an API with given limits."""
@@ -175,9 +193,7 @@ def open_gateway(fleet: FleetStore, tmp_path: Path) -> Opener:
     @asynccontextmanager
     async def opened(limits: ApiLimits | None = None, **services: Any) -> AsyncIterator[Gateway]:
         signers = Signers()
-        tokens = {role: new_token() for role in Role}
-        for role, token in tokens.items():
-            await fleet.put_token(token_sha256(token), f"the-{role}", role.value, NOW_MS)
+        limits = replace(limits or ApiLimits(), linger_s=0.1)
         blobs = tmp_path / "blobs"
         blobs.mkdir()
         given: dict[str, Any] = {
@@ -191,7 +207,7 @@ def open_gateway(fleet: FleetStore, tmp_path: Path) -> Opener:
         server = await start_api(app, "127.0.0.1", 0, limits=limits)
         async with aiohttp.ClientSession(auto_decompress=False) as session:
             try:
-                yield Gateway(server, session, fleet, tokens, signers)
+                yield Gateway(server, session, fleet, TOKENS, signers)
             finally:
                 await session.close()
                 await server.close()
