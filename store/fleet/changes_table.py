@@ -13,6 +13,7 @@ from sqlalchemy import Connection, delete, func, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store.fleet.limits import CHANGES_KEPT, CHANGES_PRUNE_EVERY
+from store.fleet.manyrows import ManyRows
 from store.fleet.records import Change
 from store.fleet.tables import changes
 
@@ -21,7 +22,7 @@ LOCK: Final = text("SELECT pg_advisory_xact_lock(hashtext(:name))")
 _NOTIFY: Final = text("SELECT pg_notify(:channel, '')")
 _NEWEST: Final = select(func.max(changes.c.id))
 _OLDEST: Final = select(func.min(changes.c.id))
-_INSERT: Final = insert(changes)
+_INSERT: Final = ManyRows(insert(changes), ("kind", "truck", "subject", "at_ms"))
 
 
 def append(connection: Connection, noted: Mapping[tuple[str, str | None], tuple[str, int]]) -> None:
@@ -35,7 +36,7 @@ def append(connection: Connection, noted: Mapping[tuple[str, str | None], tuple[
         {"kind": kind, "truck": truck, "subject": subject, "at_ms": at_ms}
         for (kind, truck), (subject, at_ms) in noted.items()
     ]
-    connection.execute(_INSERT, rows)
+    _INSERT.run(connection, rows)
     newest: int = connection.execute(_NEWEST).scalar_one()
     # Only if the ids of this append passed a multiple of the period is there work.
     if newest // CHANGES_PRUNE_EVERY != (newest - len(rows)) // CHANGES_PRUNE_EVERY:

@@ -15,6 +15,13 @@ _SIGN = 1 << 63
 _RANGE = 1 << 64
 
 
+def signed64(value: int) -> int:
+    """Return the signed integer of the same 64 bits as an unsigned one."""
+    if not 0 <= value < _RANGE:
+        raise ValueError(f"{value} is not an unsigned 64-bit integer")
+    return value - _RANGE if value >= _SIGN else value
+
+
 class Unsigned64(TypeDecorator[int]):
     """An unsigned 64-bit integer in a signed column: the same bits."""
 
@@ -23,11 +30,7 @@ class Unsigned64(TypeDecorator[int]):
 
     def process_bind_param(self, value: int | None, dialect: Dialect) -> int | None:
         """Return the signed integer of the same 64 bits."""
-        if value is None:
-            return None
-        if not 0 <= value < _RANGE:
-            raise ValueError(f"{value} is not an unsigned 64-bit integer")
-        return value - _RANGE if value >= _SIGN else value
+        return None if value is None else signed64(value)
 
     def process_result_value(self, value: Any | None, dialect: Dialect) -> int | None:
         """Return the unsigned integer of the same 64 bits."""

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from sqlalchemy import Connection, and_, func, insert, or_, select, text
 
 from protocol.numbers import DocumentKind
+from store.fleet.columns import signed64
 from store.fleet.database import Database
 from store.fleet.evidence import (
     BatchPart,
@@ -20,6 +21,7 @@ from store.fleet.evidence import (
     SchemaPart,
     TombstonePart,
 )
+from store.fleet.manyrows import ManyRows
 from store.fleet.rowhash import parcel_hash
 from store.fleet.sequences import ranges_to_text
 from store.fleet.tables import (
@@ -34,8 +36,8 @@ from store.fleet.tables import (
     truck_schemas,
 )
 
-_INSERT_PARCELS = insert(parcels)
-_INSERT_BATCHES = insert(batches)
+_INSERT_PARCELS = ManyRows(insert(parcels), parcels.c.keys())
+_INSERT_BATCHES = ManyRows(insert(batches), batches.c.keys())
 _INSERT_EVENTS = insert(events)
 _INSERT_RECEIPTS = insert(receipts)
 _INSERT_TOMBSTONES = insert(tombstones)
@@ -58,7 +60,7 @@ def index_parcels(connection: Connection, items: Sequence[IngestItem]) -> list[N
             {
                 "id": number,
                 "truck": item.truck,
-                "epoch": item.epoch,
+                "epoch": signed64(item.epoch),
                 "sequence": item.sequence,
                 "kind": kind,
                 "precedence": precedence,
@@ -68,7 +70,7 @@ def index_parcels(connection: Connection, items: Sequence[IngestItem]) -> list[N
                 "row_hash": row_hash,
             }
         )
-    connection.execute(_INSERT_PARCELS, rows)
+    _INSERT_PARCELS.run(connection, rows)
     return numbered
 
 
@@ -95,7 +97,7 @@ def index_batches(connection: Connection, new: Sequence[Numbered]) -> None:
                 "rows": part.rows,
             }
         )
-    connection.execute(_INSERT_BATCHES, rows)
+    _INSERT_BATCHES.run(connection, rows)
 
 
 def index_events(connection: Connection, new: Sequence[Numbered]) -> None:

@@ -34,13 +34,15 @@ from store.fleet.indexing import (
     index_tombstones,
 )
 from store.fleet.limits import TRANSACTION_ATTEMPTS_MAX
+from store.fleet.manyrows import ManyRows
 from store.fleet.openepochs import OpenEpochs
 from store.fleet.tables import parcels, trucks
 
-_HEARD = (
+_HEARD = ManyRows(
     update(trucks)
     .where(trucks.c.name == bindparam("truck"))
-    .values(last_heard_ms=bindparam("heard_ms"), last_link=bindparam("link"))
+    .values(last_heard_ms=bindparam("heard_ms"), last_link=bindparam("link")),
+    ("truck", "heard_ms", "link"),
 )
 _NEW = frozenset({IngestStatus.STORED, IngestStatus.CONFLICT})
 _NO_STATE = frozenset({IngestStatus.UNKNOWN_TRUCK, IngestStatus.REVOKED_TRUCK})
@@ -91,7 +93,7 @@ class Ingest(FleetPart):
         index_receipts(self._database, connection, _with(new, ReceiptPart), epochs.ordinals())
         index_tombstones(connection, _with(new, TombstonePart))
         heard = {each.truck: {"truck": each.truck, "heard_ms": each.received_ms, "link": each.link} for each in items}
-        connection.execute(_HEARD, [heard[name] for name in sorted(heard)])
+        _HEARD.run(connection, [heard[name] for name in sorted(heard)])
         return conflicts
 
 

@@ -8,13 +8,16 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, func, select, update
 
+from store.fleet.columns import signed64
 from store.fleet.database import Database
 from store.fleet.evidence import EpochState, IngestItem, IngestStatus, TombstonePart
+from store.fleet.manyrows import ManyRows
 from store.fleet.sequences import SequenceSet, ranges_from_text, ranges_to_text
 from store.fleet.tables import epochs
 
 Key = tuple[str, int]
-_SAVE = (
+_NAMES = ("of_truck", "of_epoch", "cumulative", "ranges", "tombstoned", "last_ms")
+_SAVE = ManyRows(
     update(epochs)
     .where(epochs.c.truck == bindparam("of_truck"), epochs.c.epoch == bindparam("of_epoch"))
     .values(
@@ -22,7 +25,8 @@ _SAVE = (
         ranges=bindparam("ranges"),
         tombstoned=bindparam("tombstoned"),
         last_ms=bindparam("last_ms"),
-    )
+    ),
+    _NAMES,
 )
 
 
@@ -106,7 +110,7 @@ class OpenEpochs:
         rows = [
             {
                 "of_truck": truck,
-                "of_epoch": number,
+                "of_epoch": signed64(number),
                 "cumulative": epoch.sequences.cumulative,
                 "ranges": ranges_to_text(epoch.sequences.ranges),
                 "tombstoned": epoch.tombstoned,
@@ -116,7 +120,7 @@ class OpenEpochs:
             if epoch.changed
         ]
         if rows:
-            connection.execute(_SAVE, rows)
+            _SAVE.run(connection, rows)
 
 
 def state_of(row: Row[Any]) -> EpochState:

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Row, Select, bindparam, case, func, select, text, update
+from sqlalchemy import Row, Select, and_, bindparam, case, func, select, text, update
 
 from store.fleet.database import FleetPart
 from store.fleet.evidence import BatchRecord, BatchState, ParcelKey, SchemaRecord, UnparkedBatch
 from store.fleet.limits import PAGE_MAX
 from store.fleet.parcels import put_aside
-from store.fleet.tables import batches, boots, events, parcels, schemas, truck_schemas
+from store.fleet.tables import batches, boots, epochs, events, parcels, schemas, truck_schemas
 from store.fleet.telemetry import batch_record, select_batches
 
 # The partial index of open batches is used only where the query repeats its condition to the letter.
@@ -47,11 +47,12 @@ class Schemas(FleetPart):
     """Registered schemas and what waits for them."""
 
     async def schemas_of(self, truck: str, epoch: int | None = None) -> list[SchemaRecord]:
-        """Return a truck's schemas of one epoch or of all, by time of registration."""
+        """Return a truck's schemas of one epoch or of all, in the order of the epochs and by number."""
         query = _registered().where(truck_schemas.c.truck == truck)
         if epoch is not None:
             query = query.where(truck_schemas.c.epoch == epoch)
-        query = query.order_by(truck_schemas.c.registered_ms, truck_schemas.c.number)
+        of_epoch = and_(epochs.c.truck == truck_schemas.c.truck, epochs.c.epoch == truck_schemas.c.epoch)
+        query = query.join(epochs, of_epoch).order_by(epochs.c.ordinal, truck_schemas.c.number)
         async with self._database.read() as connection:
             return [_record(row) for row in await connection.execute(query)]
 
