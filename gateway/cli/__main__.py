@@ -84,7 +84,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except click.UsageError as error:
         path = error.ctx.command_path if error.ctx is not None else "digitruck"
-        return _failed(f"{error.format_message()} See: {path} --help", 2)
+        message = error.format_message()
+        stop = "" if message.endswith((".", "?", "?)", ")")) else "."
+        return _failed(f"{message}{stop} See: {path} --help", 2)
     except click.ClickException as error:
         return _failed(error.format_message(), 1)
     except (click.Abort, KeyboardInterrupt):

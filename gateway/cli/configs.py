@@ -195,7 +195,7 @@ def config_set(
 def config_history(truck: str | None, group: str | None, as_json: bool) -> None:
     """List the configurations that were set for TRUCK by name, or for a group, newest first."""
     with gateway() as client:
-        rows = client.documents(kind="config", name=_stream(_addressee(truck, group)))
+        rows = client.documents(kind="config", name=stream_name(_addressee(truck, group)))
     if as_json:
         print_json(rows)
         return
@@ -224,7 +224,7 @@ def say_lines(lines: Sequence[str]) -> None:
 
 def _newest(client: SyncClient, addressee: Addressee) -> Found:
     """Return the configuration that is in force for an addressee, believed by this machine's trust documents."""
-    stream = client.documents(kind="config", name=_stream(addressee))
+    stream = client.documents(kind="config", name=stream_name(addressee))
     version = max((row.version for row in stream), default=0)
     row = max(stream, key=lambda each: each.version, default=None)
     if row is None and addressee.trucks:
@@ -276,7 +276,7 @@ def _addressee(truck: str | None, group: str | None) -> Addressee:
     return Addressee((truck,)) if truck is not None else Addressee((), group)
 
 
-def _stream(addressee: Addressee) -> str:
+def stream_name(addressee: Addressee) -> str:
     """Return the name under which the versions of an addressee's configuration count (`protocol.trust`)."""
     return f"group:{addressee.group}" if addressee.group is not None else ",".join(sorted(addressee.trucks))
 

@@ -8,9 +8,11 @@ import shutil
 import threading
 import time
 from collections.abc import Coroutine, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+
+import structlog
 
 from gateway.api.app import make_app
 from gateway.api.auth import Role, new_token, token_sha256
@@ -25,6 +27,7 @@ from store.blobs import BlobStore
 from store.fleet.fleet import FleetStore
 
 T = TypeVar("T")
+TOKENS = {role: new_token() for role in Role}
 FRESHNESS = cose.SigningKey(b"f" * 32)
 
 
@@ -59,15 +62,17 @@ class RunningGateway:
     fleet: FleetStore
     blobs: Blobs
     url: str
-    tokens: dict[Role, str] = field(default_factory=dict)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(timeout=30)
 
 
 @contextlib.contextmanager
-def running_gateway(empty_database: Path, folder: Path, limits: ApiLimits | None = None) -> Iterator[RunningGateway]:
-    """Run a gateway on a copy of an empty database until the block ends."""
+def running_gateway(database: Path, folder: Path, limits: ApiLimits | None = None) -> Iterator[RunningGateway]:
+    """Run a gateway on a copy of a migrated database until the block ends. `TOKENS` sign in to it."""
+    before = structlog.get_config()
+    # The gateway's log is not the command's output.
+    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="gateway")
     thread.start()
@@ -75,7 +80,7 @@ def running_gateway(empty_database: Path, folder: Path, limits: ApiLimits | None
 
     async def start() -> RunningGateway:
         folder.mkdir()
-        shutil.copy(empty_database, folder / "fleet.db")
+        shutil.copy(database, folder / "fleet.db")
         fleet = await FleetStore.open(f"sqlite:///{folder / 'fleet.db'}")
         stack.push_async_callback(fleet.close)
         blobs = Blobs(folder / "blobs")
@@ -97,9 +102,9 @@ def running_gateway(empty_database: Path, folder: Path, limits: ApiLimits | None
         server = await start_api(make_app(fleet, blobs, services, limits=limits), "127.0.0.1", 0, limits=limits)
         stack.push_async_callback(server.close)
         gateway = RunningGateway(loop, fleet, blobs, f"http://127.0.0.1:{server.port}")
-        for role in Role:
-            gateway.tokens[role] = new_token()
-            await fleet.put_token(token_sha256(gateway.tokens[role]), f"the-{role}", role.value, now_ms())
+        if not await fleet.tokens():
+            for role, token in TOKENS.items():
+                await fleet.put_token(token_sha256(token), f"the-{role}", role.value, now_ms())
         return gateway
 
     try:
@@ -109,3 +114,4 @@ def running_gateway(empty_database: Path, folder: Path, limits: ApiLimits | None
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
+        structlog.configure(**before)

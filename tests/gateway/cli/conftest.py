@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from gateway.api.auth import Role
 from gateway.cli.__main__ import main
-from tests.gateway.running import RunningGateway, running_gateway
+from tests.gateway.running import TOKENS, RunningGateway, running_gateway
 
 
 @dataclass(frozen=True)
@@ -67,19 +68,50 @@ def gateway(empty_database: Path, tmp_path: Path) -> Iterator[RunningGateway]:
 @pytest.fixture
 def signed_in(gateway: RunningGateway, digitruck: Digitruck) -> RunningGateway:
     """A gateway that this person is signed in to as its admin."""
-    digitruck("login", gateway.url, "--token", gateway.tokens[Role.ADMIN])
+    digitruck("login", gateway.url, "--token", TOKENS[Role.ADMIN])
     return gateway
 
 
+@pytest.fixture(scope="session")
+def trusted_once(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A person's folder and a gateway's database with root and delegation in force, made once by the command."""
+    top = tmp_path_factory.mktemp("trusted")
+
+    def run(*arguments: str) -> None:
+        assert main(arguments) == 0, arguments
+
+    with pytest.MonkeyPatch.context() as patch, running_gateway(empty_database, top / "gateway") as running:
+        patch.setenv("XDG_DATA_HOME", str(top / "data"))
+        patch.setenv("DIGITRUCK_URL", running.url)
+        patch.setenv("DIGITRUCK_TOKEN", TOKENS[Role.ADMIN])
+        for name in ("r1", "r2", "r3"):
+            run("key", "new", name, "--role", "root")
+        run("key", "new", "asha", "--role", "operator")
+        run("key", "new", "library", "--role", "publisher")
+        roots = ("--root", "r1", "--root", "r2", "--root", "r3")
+        run("trust", "init", *roots, "--key", "r1", "--key", "r2", "--yes")
+        run(
+            "trust",
+            "delegate",
+            "--operator",
+            "*=asha",
+            "--publisher",
+            "*=library",
+            "--key",
+            "r1",
+            "--key",
+            "r3",
+            "--yes",
+        )
+        run("trust", "push")
+        running.run(running.fleet.backup(top / "fleet.db"))
+    return top
+
+
 @pytest.fixture
-def trusted(signed_in: RunningGateway, digitruck: Digitruck) -> RunningGateway:
-    """The same with a root and a delegation in force: `asha` operates everything, `library` publishes everything."""
-    for name, role in (("r1", "root"), ("r2", "root"), ("r3", "root"), ("asha", "operator"), ("library", "publisher")):
-        digitruck("key", "new", name, "--role", role)
-    roots = ("--root", "r1", "--root", "r2", "--root", "r3")
-    digitruck("trust", "init", *roots, "--key", "r1", "--key", "r2", "--yes")
-    digitruck("trust", "push")
-    roles = ("--operator", "*=asha", "--publisher", "*=library")
-    digitruck("trust", "delegate", *roles, "--key", "r1", "--key", "r3", "--yes")
-    digitruck("trust", "push")
-    return signed_in
+def trusted(trusted_once: Path, tmp_path: Path, digitruck: Digitruck) -> Iterator[RunningGateway]:
+    """A gateway with a root and a delegation in force, signed in to: `asha` operates and `library` publishes all."""
+    shutil.copytree(trusted_once / "data", tmp_path / "data")
+    with running_gateway(trusted_once / "fleet.db", tmp_path / "gateway") as running:
+        digitruck("login", running.url, "--token", TOKENS[Role.ADMIN])
+        yield running

@@ -9,11 +9,11 @@ import pytest
 
 from gateway.api.auth import Role
 from tests.gateway.cli.conftest import Digitruck
-from tests.gateway.running import RunningGateway
+from tests.gateway.running import TOKENS, RunningGateway
 
 
 def test_a_good_token_is_kept_0600_and_used(gateway: RunningGateway, digitruck: Digitruck, home: Path) -> None:
-    digitruck("login", gateway.url + "/", "--token", gateway.tokens[Role.VIEWER])
+    digitruck("login", gateway.url + "/", "--token", TOKENS[Role.VIEWER])
     path = home / "config" / "digitruck" / "session.toml"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert digitruck("trucks", "--json").json == []
@@ -31,7 +31,7 @@ def test_scripts_sign_in_by_environment(
     gateway: RunningGateway, digitruck: Digitruck, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DIGITRUCK_URL", gateway.url)
-    monkeypatch.setenv("DIGITRUCK_TOKEN", gateway.tokens[Role.VIEWER])
+    monkeypatch.setenv("DIGITRUCK_TOKEN", TOKENS[Role.VIEWER])
     assert digitruck("trucks", "--json").json == []
 
 

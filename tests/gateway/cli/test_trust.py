@@ -11,7 +11,7 @@ from gateway.cli.trustfiles import read_signed
 from protocol.documents import Delegation, Root
 from protocol.trust import TrustedSet
 from tests.gateway.cli.conftest import Digitruck
-from tests.gateway.running import FRESHNESS, RunningGateway
+from tests.gateway.running import FRESHNESS, TOKENS, RunningGateway
 
 GATEWAY = ("--gateway", FRESHNESS.public.hex())
 
@@ -202,7 +202,7 @@ def test_a_false_signature_in_a_file_is_named(digitruck: Digitruck, roots: tuple
 def test_who_may_not_put_trust_documents_is_told_so(
     digitruck: Digitruck, roots: tuple[str, ...], gateway: RunningGateway
 ) -> None:
-    digitruck("login", gateway.url, "--token", gateway.tokens[Role.VIEWER])
+    digitruck("login", gateway.url, "--token", TOKENS[Role.VIEWER])
     digitruck("trust", "init", *roots, "--key", "r1", "--key", "r2", "--yes")
     refused = digitruck("trust", "push", ok=False)
     assert refused.code == 1
