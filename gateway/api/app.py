@@ -34,7 +34,8 @@ from gateway.api.openapi import build_openapi
 from gateway.api.operations import Operation
 from gateway.api.ratelimit import TokenBuckets
 from gateway.api.reference import render_reference
-from gateway.api.services import Blobs, Services
+from gateway.api.services import Services
+from store.blobs import BlobStore
 from store.fleet.fleet import FleetStore
 
 OPERATIONS: tuple[Operation, ...] = (
@@ -57,7 +58,7 @@ OPERATIONS: tuple[Operation, ...] = (
 
 
 def make_app(
-    fleet: FleetStore, blob_store: Blobs, services: Services, *, limits: ApiLimits | None = None
+    fleet: FleetStore, blob_store: BlobStore, services: Services, *, limits: ApiLimits | None = None
 ) -> web.Application:
     """Return the application; serve it with `gateway.api.server.start_api`, which also caps connections."""
     limits = limits or ApiLimits()

@@ -62,13 +62,11 @@ def token_sha256(token: str) -> bytes:
     return hashlib.sha256(token.encode()).digest()
 
 
-def bearer_token(request: web.Request) -> str | None:
-    """Return the token of a request, None when it brings none; raise a 401 `Problem` for anything else."""
+def bearer_token(request: web.Request) -> str:
+    """Return the token that a request brings; raise a 401 `Problem` for one that brings anything else."""
     headers = request.headers.getall("Authorization", [])
-    if not headers:
-        return None
-    scheme, _, value = headers[0].partition(" ")
-    if len(headers) > 1 or scheme.lower() != "bearer" or _TOKEN.fullmatch(value.strip()) is None:
+    scheme, _, value = headers[0].partition(" ") if headers else ("", "", "")
+    if len(headers) != 1 or scheme.lower() != "bearer" or _TOKEN.fullmatch(value.strip()) is None:
         raise unauthorized("the Authorization header is not `Bearer` and a token of this gateway")
     return value.strip()
 

@@ -24,7 +24,7 @@ from gateway.api.dispatch import is_unchanged, not_modified
 from gateway.api.operations import JSON, OCTETS, Call, operation
 from gateway.api.problem import Problem
 from gateway.api.shapes import Bytes, DigestPath, Shape
-from protocol.errors import PeerError
+from store.errors import DigestMismatchError
 
 _CHUNK_BYTES = 256 * 1024
 _WRITE_S = 30.0
@@ -54,7 +54,7 @@ async def head_blob(call: Call, path: DigestPath) -> web.StreamResponse:
         response.content_length = size
         response.etag = path.digest
         return response
-    received = await asyncio.to_thread(call.api.blobs.received, path.raw)
+    received = await asyncio.to_thread(call.api.blobs.partial_size, path.raw)
     if received == 0:
         raise Problem(404, "no blob of that digest is here")
     return web.Response(status=204, headers={_OFFSET: str(received), _COMPLETE: "?0"})
@@ -123,18 +123,15 @@ async def put_blob(call: Call, path: DigestPath) -> UploadShape | web.StreamResp
     async with _alone(call, path.raw):
         size = await asyncio.to_thread(call.api.blobs.size, path.raw)
         if size is not None:
+            # A gateway that died between the folder and the database notes it now.
+            await call.api.fleet.put_blob(path.raw, size, call.actor.name, call.api.services.now_ms())
             return _answer(200, UploadShape(digest=path.digest, received=size, size=size))
-        received = await asyncio.to_thread(call.api.blobs.received, path.raw)
-        if piece.first != received:
-            raise Problem(
-                409, f"go on from byte {received}", offset=received, headers={_OFFSET: str(received)}, close=True
-            )
         try:
-            received = await _write(call, path.raw, piece)
+            received = await _receive(call, path.raw, piece)
             if received == piece.size:
-                await asyncio.to_thread(call.api.blobs.finish, path.raw, piece.size)
-        except PeerError as error:
-            raise Problem(422, f"{error}; start over from byte 0", offset=0) from error
+                await asyncio.to_thread(call.api.blobs.finish, path.raw)
+        except DigestMismatchError as error:
+            raise Problem(422, "the bytes do not have this digest; start over", offset=0, close=True) from error
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
@@ -173,15 +170,21 @@ def _piece(request: web.Request) -> _Piece:
     return _Piece(first, length, size)
 
 
-async def _write(call: Call, digest: bytes, piece: _Piece) -> int:
+async def _receive(call: Call, digest: bytes, piece: _Piece) -> int:
     """Write a piece as it comes; return how many bytes of the blob are here then. What came before a break is kept."""
-    at = piece.first
-    limits = call.api.limits
+    blobs, limits = call.api.blobs, call.api.limits
+    at = await asyncio.to_thread(blobs.partial_size, digest)
+    if at >= piece.size > 0:
+        # All of it came, but the gateway died before it could check; or somebody announced another size before.
+        return piece.size
+    if at != piece.first:
+        raise Problem(409, f"go on from byte {at}", offset=at, headers={_OFFSET: str(at)}, close=True)
     deadline_s = limits.body_deadline_s + piece.length * 8 / limits.body_rate_bps_min
     try:
+        if piece.size == 0:
+            await asyncio.to_thread(blobs.append, digest, 0, b"")
         async for chunk in read_chunks(call.request, bytes_max=piece.length, deadline_s=deadline_s):
-            await asyncio.to_thread(call.api.blobs.write, digest, at, chunk)
-            at += len(chunk)
+            at = await asyncio.to_thread(blobs.append, digest, at, chunk)
     finally:
         if at > piece.first:
             now_ms = call.api.services.now_ms()

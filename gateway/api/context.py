@@ -10,7 +10,8 @@ from aiohttp import web
 from gateway.api.limits import ApiLimits
 from gateway.api.metrics import ApiMetrics
 from gateway.api.ratelimit import TokenBuckets
-from gateway.api.services import Blobs, Services
+from gateway.api.services import Services
+from store.blobs import BlobStore
 from store.fleet.fleet import FleetStore
 
 
@@ -19,7 +20,7 @@ class Api:
     """The API's surroundings, made once by `make_app`."""
 
     fleet: FleetStore
-    blobs: Blobs
+    blobs: BlobStore
     services: Services
     limits: ApiLimits
     metrics: ApiMetrics

@@ -74,7 +74,7 @@ def endpoint(operation: Operation) -> Any:
             except TimeoutError as error:
                 raise Problem(503, "the answer took too long; ask for less, or again later") from error
         if operation.changes:
-            _log.info("api.changed", operation=operation.name, actor=actor.name)
+            _log.info("api.command", operation=operation.name, actor=actor.name)
         return answer if isinstance(answer, web.StreamResponse) else json_response(request, answer, operation.status)
 
     return run
@@ -118,10 +118,10 @@ def _limit_address(api: Api, request: web.Request) -> None:
 async def _sign_in(api: Api, request: web.Request, operation: Operation) -> Actor:
     if operation.needs is None:
         return _NOBODY
+    if "Authorization" not in request.headers:
+        raise unauthorized("sign in: send an Authorization header with `Bearer` and your token")
     try:
         token = bearer_token(request)
-        if token is None:
-            raise unauthorized("sign in: send an Authorization header with `Bearer` and your token")
         actor = actor_of(await api.fleet.token(token_sha256(token)), api.services.now_ms())
     except Problem:
         api.metrics.refused_tokens.inc()

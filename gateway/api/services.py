@@ -37,30 +37,6 @@ class SamplesPage:
     next_ms: int | None
 
 
-class Blobs(Protocol):
-    """A folder of files named by their digests. Its methods block: they are called in threads."""
-
-    def size(self, digest: bytes) -> int | None:
-        """Return the size of a blob that is here in full, else None."""
-        ...
-
-    def received(self, digest: bytes) -> int:
-        """Return how many bytes of an upload are here, from the first on."""
-        ...
-
-    def write(self, digest: bytes, offset: int, data: bytes) -> None:
-        """Add to an upload; `offset` is what `received` said."""
-        ...
-
-    def finish(self, digest: bytes, size: int) -> None:
-        """Turn a full upload into a blob; raise `PeerError` and drop it if its digest or size is another."""
-        ...
-
-    def read(self, digest: bytes, offset: int, length: int) -> bytes:
-        """Return bytes of a blob."""
-        ...
-
-
 class TelemetrySource(Protocol):
     """Reads stored batches and rollups of one truck."""
 

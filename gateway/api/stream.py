@@ -109,9 +109,9 @@ async def _next(changes: AsyncIterator[Change]) -> Change | None:
 
 
 async def _still_signed_in(call: Call) -> bool:
-    token = bearer_token(call.request)
+    record = await call.api.fleet.token(token_sha256(bearer_token(call.request)))
     try:
-        actor_of(None if token is None else await call.api.fleet.token(token_sha256(token)), call.api.services.now_ms())
+        actor_of(record, call.api.services.now_ms())
     except Problem:
         _log.info("api.stream_ended", actor=call.actor.name, reason="token")
         return False

@@ -6,7 +6,6 @@ The documents are accepted by the real `TrustedSet`, with keys that the fixtures
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -29,11 +28,12 @@ from protocol.documents import (
     Manifest,
     Rollout,
 )
-from protocol.errors import MalformedError
+from protocol.numbers import DocumentKind, Outcome, Precedence
 from protocol.trust import TrustedSet, version_name
+from store.blobs import BlobStore
 from store.fleet.fleet import FleetStore
-from store.fleet.records import BundleRecord, DocumentRecord
-from tests.gateway.fleets import NOW_MS, NOW_S, Signers, copied_fleet
+from store.fleet.records import BundleRecord, Direction, DocumentRecord, LedgerEntry
+from tests.gateway.fleets import NOW_MS, NOW_S, Signers, Truck, add_truck, copied_fleet
 
 
 class Accept:
@@ -78,42 +78,6 @@ class Accept:
             )  # fmt: skip
         await self._fleet.put_document(record, bundle)
         return record
-
-
-class FolderBlobs:
-    """Blobs in a folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def _path(self, digest: bytes) -> Path:
-        return self._folder / digest.hex()
-
-    def _part(self, digest: bytes) -> Path:
-        return self._folder / (digest.hex() + ".part")
-
-    def size(self, digest: bytes) -> int | None:
-        return self._path(digest).stat().st_size if self._path(digest).exists() else None
-
-    def received(self, digest: bytes) -> int:
-        return self._part(digest).stat().st_size if self._part(digest).exists() else 0
-
-    def write(self, digest: bytes, offset: int, data: bytes) -> None:
-        assert offset == self.received(digest)
-        with self._part(digest).open("ab") as file:
-            file.write(data)
-
-    def finish(self, digest: bytes, size: int) -> None:
-        part = self._part(digest)
-        data = part.read_bytes() if part.exists() else b""
-        if len(data) != size or hashlib.sha256(data).digest() != digest:
-            part.unlink(missing_ok=True)
-            raise MalformedError("these bytes do not have that digest")
-        self._path(digest).write_bytes(data)
-        part.unlink(missing_ok=True)
-
-    def read(self, digest: bytes, offset: int, length: int) -> bytes:
-        return self._path(digest).read_bytes()[offset : offset + length]
 
 
 @dataclass(frozen=True)
@@ -169,6 +133,7 @@ class Gateway:
 Opener = Callable[..., AbstractAsyncContextManager[Gateway]]
 
 
+OCTETS = {"Content-Type": "application/octet-stream"}
 TOKENS = {role: new_token() for role in Role}
 
 
@@ -194,8 +159,6 @@ def open_gateway(fleet: FleetStore, tmp_path: Path) -> Opener:
     async def opened(limits: ApiLimits | None = None, **services: Any) -> AsyncIterator[Gateway]:
         signers = Signers()
         limits = replace(limits or ApiLimits(), linger_s=0.1)
-        blobs = tmp_path / "blobs"
-        blobs.mkdir()
         given: dict[str, Any] = {
             "now_ms": lambda: NOW_MS,
             "make_code": lambda truck, secret: f"DT1-{truck}-{secret.hex()}",
@@ -203,7 +166,7 @@ def open_gateway(fleet: FleetStore, tmp_path: Path) -> Opener:
             "telemetry": Telemetry(fleet),
             "freshness_key": signers.gateway.public,
         }
-        app = make_app(fleet, FolderBlobs(blobs), Services(**(given | services)), limits=limits)
+        app = make_app(fleet, BlobStore(tmp_path / "blobs"), Services(**(given | services)), limits=limits)
         server = await start_api(app, "127.0.0.1", 0, limits=limits)
         async with aiohttp.ClientSession(auto_decompress=False) as session:
             try:
@@ -220,3 +183,49 @@ async def gateway(open_gateway: Opener) -> AsyncIterator[Gateway]:
     """An open API with the usual limits."""
     async with open_gateway() as opened:
         yield opened
+
+
+FILES = {"index.html": b"<h1>maths</h1>", "one/lesson.html": b"one plus one", "two/lesson.html": b"two"}
+
+
+@dataclass(frozen=True)
+class World:
+    """A gateway with a bit of everything in it, and the digests of what was put."""
+
+    gateway: Gateway
+    truck: Truck
+    config: bytes
+    manifest: bytes
+    rollout: bytes
+    blob: bytes
+
+
+@pytest.fixture
+async def world(gateway: Gateway) -> World:
+    """One truck that sent rows, an event and receipts; its configuration, a bundle, a rollout, and a ledger."""
+    signers = gateway.signers
+    truck = await add_truck(gateway.fleet)
+    root, delegation = signers.root_document(), signers.delegation()
+    config, manifest = signers.config(), signers.manifest(FILES)
+    rollout = signers.rollout(cose.digest(manifest))
+    for kind, signed in ((DocumentKind.ROOT, root), (DocumentKind.DELEGATION, delegation)):
+        digest = cose.digest(signed)
+        await gateway.fleet.put_document(DocumentRecord(digest, kind, 1, "", signed, NOW_MS, "a test"))
+    for signed in (config, manifest, rollout):
+        assert (await gateway.put_document(signed)).status == 201
+    blob = FILES["index.html"]
+    answer = await gateway.ask("PUT", f"/v1/blobs/{cose.digest(blob).hex()}", data=blob, headers=OCTETS)
+    assert answer.status == 201
+    await truck.register()
+    await truck.batch([(NOW_S - 120, (2600, 5)), (NOW_S - 60, (2650, None))])
+    await truck.event("door.opened", values_json='{"count":2,"by":"teacher"}')
+    await truck.receipt(DocumentKind.CONFIG, cose.digest(config))
+    await truck.receipt(DocumentKind.MANIFEST, cose.digest(manifest), Outcome.HELD, "maths", "battery low")
+    await gateway.fleet.ledger_add(
+        [
+            LedgerEntry("ke-arrow", "sat", Precedence.NORMAL, "batch", Direction.UP, NOW_MS, 1_000, 2),
+            LedgerEntry("ke-arrow", "sat", Precedence.NORMAL, "batch", Direction.DOWN, NOW_MS, 90, 2),
+            LedgerEntry("ke-arrow", "lte", Precedence.BULK, "pack", Direction.DOWN, NOW_MS, 50_000, 40),
+        ]
+    )
+    return World(gateway, truck, cose.digest(config), cose.digest(manifest), cose.digest(rollout), cose.digest(blob))

@@ -49,7 +49,11 @@ def test_tokens_differ_and_only_their_hash_is_kept() -> None:
 def test_a_token_is_read_from_the_header() -> None:
     token = new_token()
     assert bearer_token(make_mocked_request("GET", "/", headers={"Authorization": f"bearer {token}"})) == token
-    assert bearer_token(make_mocked_request("GET", "/")) is None
+
+
+def test_a_request_without_a_token_is_refused() -> None:
+    with pytest.raises(Problem):
+        bearer_token(make_mocked_request("GET", "/"))
 
 
 @pytest.mark.parametrize(
