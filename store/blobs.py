@@ -84,7 +84,7 @@ class BlobStore:
                 if _HEX.fullmatch(each.name):
                     yield bytes.fromhex(each.name)
 
-    # -- writing --------------------------------------------------------------------------------------------------------
+    # -- writing ------------------------------------------------------------------------------------------------------
 
     def write(self, digest: bytes, chunks: Iterable[bytes]) -> Path:
         """Store a whole blob from its chunks; return its path. Raises `DigestMismatchError`, `QuotaExceededError`."""

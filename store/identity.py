@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from store.database import Database
 
 _IDENTITY_BYTES = 16
-_ROW = "SELECT current, pending, inode, changed_s, host FROM identity WHERE id = 1"
+_NS_PER_S = 1_000_000_000
+_ROW = "SELECT current, pending, inode, changed_ns, host FROM identity WHERE id = 1"
 
 
 class Standing(Enum):
@@ -43,17 +44,23 @@ def standing(database: Database, host: bytes) -> Standing:
     row = database.row(_ROW)
     if row is None:
         return Standing.NEW if value is None else Standing.OTHER
-    current, pending, inode, changed_s, noted_host = row
+    current, pending, inode, changed_ns, noted_host = row
     if value is None:
         return Standing.OTHER if current else Standing.NEW  # the power went before the first file was there
     if host and noted_host and host != noted_host:
         return Standing.OTHER
     if value == pending and value != current:
         return Standing.SAME  # the power went between the file and the note of its inode
-    stat = file.stat()
-    # Whole seconds: not every file system keeps the rest over a remount. A restored file has its own time of change.
-    same = value == current and (stat.st_ino, int(stat.st_ctime)) == (inode, changed_s)
+    same = value == current and _is_unchanged(file, inode, changed_ns)
     return Standing.SAME if same else Standing.OTHER
+
+
+def _is_unchanged(file: Path, inode: int, changed_ns: int) -> bool:
+    # A restored file has its own inode or, written over the old one, its own time of change.
+    stat = file.stat()
+    if stat.st_ctime_ns % _NS_PER_S == 0:
+        changed_ns -= changed_ns % _NS_PER_S  # a file system that keeps whole seconds on the disk
+    return (stat.st_ino, stat.st_ctime_ns) == (inode, changed_ns)
 
 
 def renew(database: Database, entropy: Callable[[int], bytes], host: bytes = b"") -> None:
@@ -62,10 +69,10 @@ def renew(database: Database, entropy: Callable[[int], bytes], host: bytes = b""
     pending = entropy(_IDENTITY_BYTES)
     row = database.row(_ROW)
     if row is None:
-        values = {"current": b"", "pending": pending, "inode": 0, "changed_s": 0, "host": host}
+        values = {"current": b"", "pending": pending, "inode": 0, "changed_ns": 0, "host": host}
         database.insert("identity", values)
     else:
         database.update("identity", "id = 1", {}, pending=pending, host=host or row[4])
     publish(file, pending)
     stat = file.stat()
-    database.update("identity", "id = 1", {}, current=pending, inode=stat.st_ino, changed_s=int(stat.st_ctime))
+    database.update("identity", "id = 1", {}, current=pending, inode=stat.st_ino, changed_ns=stat.st_ctime_ns)

@@ -35,7 +35,7 @@ def _common(db: SqliteDatabase) -> None:
     db.execute(
         """CREATE TABLE identity (
              id INTEGER PRIMARY KEY CHECK (id = 1), current BLOB NOT NULL, pending BLOB NOT NULL,
-             inode INTEGER NOT NULL, changed_s INTEGER NOT NULL, host BLOB NOT NULL, row_hash BLOB NOT NULL) STRICT"""
+             inode INTEGER NOT NULL, changed_ns INTEGER NOT NULL, host BLOB NOT NULL, row_hash BLOB NOT NULL) STRICT"""
     )
     db.execute(
         """CREATE TABLE incidents (
@@ -101,6 +101,16 @@ def s001_state(db: SqliteDatabase) -> None:
     )
 
 
+@_STATE()
+def s002_open_rows(db: SqliteDatabase) -> None:
+    """Make the table of rows whose batch is still open."""
+    db.execute(
+        """CREATE TABLE open_rows (
+             id INTEGER PRIMARY KEY AUTOINCREMENT, schema INTEGER NOT NULL, boot INTEGER, time INTEGER NOT NULL,
+             cells BLOB NOT NULL, row_hash BLOB NOT NULL) STRICT"""
+    )
+
+
 @_LINKS()
 def l001_links(db: SqliteDatabase) -> None:
     """Make the tables of links.db."""
@@ -114,24 +124,22 @@ def l001_links(db: SqliteDatabase) -> None:
     )
     db.execute(
         """CREATE TABLE ledger_entries (
-             id INTEGER PRIMARY KEY AUTOINCREMENT, period INTEGER NOT NULL, link TEXT NOT NULL,
-             precedence INTEGER NOT NULL, cause TEXT NOT NULL, direction TEXT NOT NULL, bytes INTEGER NOT NULL,
-             datagrams INTEGER NOT NULL, row_hash BLOB NOT NULL) STRICT"""
+             period INTEGER NOT NULL, link TEXT NOT NULL, precedence INTEGER NOT NULL, cause TEXT NOT NULL,
+             direction TEXT NOT NULL, bytes INTEGER NOT NULL, datagrams INTEGER NOT NULL, row_hash BLOB NOT NULL,
+             PRIMARY KEY (period, link, precedence, cause, direction)) STRICT"""
     )
-    db.execute("CREATE INDEX ledger_entries_by_period ON ledger_entries (period, link)")
     db.execute(
         """CREATE TABLE ledger_accounts (
-             link TEXT NOT NULL, period INTEGER NOT NULL, flash INTEGER NOT NULL, other INTEGER NOT NULL,
+             period INTEGER NOT NULL, link TEXT NOT NULL, flash INTEGER NOT NULL, other INTEGER NOT NULL,
              undated_flash INTEGER NOT NULL, undated_other INTEGER NOT NULL, held_flash INTEGER NOT NULL,
-             held_other INTEGER NOT NULL, doubt INTEGER NOT NULL DEFAULT 0 CHECK (doubt IN (0, 1)),
-             row_hash BLOB NOT NULL, PRIMARY KEY (link, period)) STRICT"""
+             held_other INTEGER NOT NULL, row_hash BLOB NOT NULL, PRIMARY KEY (period, link)) STRICT"""
     )
 
 
 STATE = Schema(
     "state",
     _STATE,
-    salvaged=("epochs", "parcels", "documents", "trusted", "outcomes", "schemas", "settings", "incidents"),
+    salvaged=("epochs", "parcels", "documents", "trusted", "outcomes", "schemas", "settings", "incidents", "open_rows"),
 )
 # Contexts are not salvaged: a sequence number that may be old is a nonce used twice. EDHOC makes new ones.
 LINKS = Schema("links", _LINKS, salvaged=("ledger_entries", "ledger_accounts", "settings", "incidents"))

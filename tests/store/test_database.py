@@ -229,10 +229,23 @@ def test_a_newer_schema_is_refused_and_left_untouched(opened, tmp_path: Path) ->
 
 def test_a_rotten_migration_name_is_damage_not_a_newer_version(opened, tmp_path: Path) -> None:
     first = opened()
-    first.sql.execute("UPDATE _sqlite_migrations SET name = 's001_statf'")
+    first.sql.execute("UPDATE _sqlite_migrations SET name = 's001_statf' WHERE name = 's001_state'")
     first.close()
     assert opened().recreated
     assert (tmp_path / "state.db.corrupt-1").exists()
+
+
+def test_a_database_of_an_older_version_is_brought_up_to_this_one(opened, tmp_path: Path) -> None:
+    first = opened()
+    epoch = first.epoch
+    newest = first.value("SELECT name FROM _sqlite_migrations WHERE migration_set = 'state' ORDER BY id DESC LIMIT 1")
+    assert newest == "s002_open_rows"
+    first.sql.execute("DROP TABLE open_rows")
+    first.sql.execute("DELETE FROM _sqlite_migrations WHERE name = 's002_open_rows'")
+    first.close()
+    second = opened()
+    assert "open_rows" in second.tables()
+    assert (second.epoch, second.recreated, second.restored) == (epoch, False, False)
 
 
 def test_committed_rows_survive_a_process_that_dies_without_closing(tmp_path: Path) -> None:
