@@ -85,7 +85,10 @@ def make_room(database: Database, precedence: Precedence, payload_bytes: int, bu
 
 def _drop_oldest(database: Database, precedence: Precedence, target: int, bury: Callable[[Dropped], None]) -> int:
     """Drop the oldest queued parcels of one precedence and epoch; return the bytes that this frees."""
-    sql = "SELECT epoch FROM parcels WHERE state = :state AND precedence = :precedence ORDER BY id LIMIT 1"
+    sql = (
+        "SELECT epoch FROM epochs WHERE EXISTS (SELECT 1 FROM parcels WHERE state = :state "
+        "AND parcels.epoch = epochs.epoch AND precedence = :precedence) ORDER BY id LIMIT 1"
+    )
     epoch = database.value(sql, {"state": _QUEUED, "precedence": int(precedence)})
     if epoch is None:
         return 0

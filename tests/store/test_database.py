@@ -1,11 +1,7 @@
-"""Opening a database: what is set on every open, and what happens to a damaged, restored, copied or newer one."""
+"""Opening a database: what is set on every open, what a share bounds, what an epoch outlives."""
 
 import collections
-import os
-import shutil
 import sqlite3
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -99,122 +95,6 @@ def test_update_keeps_hashes_true_with_values_and_expressions(database: Database
     assert database.damage() == ()
 
 
-@pytest.mark.parametrize("content", [b"", b"SQLite format 3\x00" + bytes(5_000), os.urandom(9_000)])
-def test_a_file_that_is_no_database_is_set_aside_and_never_deleted(opened, tmp_path: Path, content: bytes) -> None:
-    first = opened()
-    epoch = first.epoch
-    first.close()
-    (tmp_path / "state.db").write_bytes(content)
-    second = opened(now_s=77)
-    assert second.epoch != epoch
-    if content:
-        assert (tmp_path / "state.db.corrupt-1").read_bytes() == content
-        assert "store.damaged" in names(second)
-    assert second.recreated or second.restored
-    assert "store.epoch" in names(second)
-    assert {each.at_s for each in incidents.unreported(second)} == {77}
-
-
-def test_a_flipped_bit_in_a_row_is_found_and_the_sound_rows_are_carried_over(opened, tmp_path: Path, flip) -> None:
-    first = opened()
-    settings = Settings(first)
-    for number in range(50):
-        settings.put(f"name-{number}", b"value-%d-" % number * 20)
-    epoch = first.epoch
-    first.close()
-    flip(tmp_path / "state.db", b"value-17-" * 20)
-    second = opened()
-    assert [each for each in names(second) if each == "store.damaged"]
-    kept = {name for (name,) in second.rows("SELECT name FROM settings WHERE name LIKE 'name-%'")}
-    assert kept == {f"name-{number}" for number in range(50) if number != 17}
-    assert second.epoch != epoch
-    assert next(row[0] for row in second.rows("SELECT epoch FROM epochs ORDER BY id")) == epoch.to_bytes(8, "big")
-    second.close()
-    third = opened()
-    assert third.epoch == second_epoch(third)
-    assert not third.recreated
-    assert len([each for each in names(third) if each == "store.salvaged"]) == 1
-
-
-def second_epoch(database: Database) -> int:
-    return int.from_bytes(database.rows("SELECT epoch FROM epochs ORDER BY id")[-1][0], "big")
-
-
-def test_a_torn_page_loses_only_the_rows_on_it(opened, tmp_path: Path) -> None:
-    first = opened()
-    for number in range(400):
-        Settings(first).put(f"name-{number:04}", b"v" * 900)
-    first.close()
-    data = bytearray((tmp_path / "state.db").read_bytes())
-    at = data.index(b"name-0200") // 4096 * 4096
-    data[at : at + 4096] = bytes(4096)
-    (tmp_path / "state.db").write_bytes(data)
-    second = opened()
-    kept = second.value("SELECT count(*) FROM settings WHERE name LIKE 'name-%'")
-    assert 380 <= kept < 400
-
-
-def test_a_cut_while_moving_aside_still_carries_over(opened, tmp_path: Path) -> None:
-    first = opened()
-    Settings(first).put("kept", b"1")
-    first.sql.conn.execute("PRAGMA wal_autocheckpoint = 0")
-    Settings(first).put("only-in-wal", b"2")
-    shutil.copytree(tmp_path, tmp_path / "copy")
-    first.crash()
-    folder = tmp_path / "copy"
-    (folder / "state.db").rename(folder / "state.db.corrupt-1")
-    database = open_database(folder / "state.db", schema=STATE, share_bytes=8 << 20)
-    assert Settings(database).get("kept") == b"1"
-    assert Settings(database).get("only-in-wal") == b"2"
-    database.close()
-
-
-def test_a_database_restored_from_an_older_copy_starts_a_new_epoch(opened, tmp_path: Path) -> None:
-    first = opened()
-    first.close()
-    backup = (tmp_path / "state.db").read_bytes()
-    second = opened()
-    epoch = second.epoch
-    second.close()
-    (tmp_path / "state.db").write_bytes(backup)
-    third = opened()
-    assert third.restored
-    assert third.epoch != epoch
-    assert "store.restored" in names(third)
-
-
-def test_a_copied_folder_starts_a_new_epoch(opened, tmp_path: Path) -> None:
-    first = opened()
-    epoch = first.epoch
-    first.close()
-    shutil.copytree(tmp_path, tmp_path / "copy")
-    copy = open_database(tmp_path / "copy" / "state.db", schema=STATE, share_bytes=8 << 20)
-    assert copy.restored
-    assert copy.epoch != epoch
-    copy.close()
-
-
-def test_a_disk_moved_to_other_hardware_starts_a_new_epoch(opened) -> None:
-    first = opened(host=b"serial-1")
-    first.close()
-    same = opened(host=b"serial-1")
-    assert not same.restored
-    same.close()
-    assert opened(host=b"serial-2").restored
-
-
-def test_a_deleted_database_is_a_new_epoch_and_said_so(opened, tmp_path: Path) -> None:
-    first = opened()
-    epoch = first.epoch
-    first.close()
-    (tmp_path / "state.db").unlink()
-    second = opened()
-    assert second.recreated
-    assert not second.restored
-    assert second.epoch != epoch
-    assert "store.recreated" in names(second)
-
-
 def test_a_newer_schema_is_refused_and_left_untouched(opened, tmp_path: Path) -> None:
     first = opened()
     table = first.sql["_sqlite_migrations"]
@@ -249,15 +129,18 @@ def test_a_database_of_an_older_version_is_brought_up_to_this_one(opened, tmp_pa
 
 
 def test_committed_rows_survive_a_process_that_dies_without_closing(tmp_path: Path) -> None:
-    script = (
-        "import os, sys; from pathlib import Path; from store.database import open_database; "
-        "from store.schema import STATE; from store.settings import Settings; "
-        "db = open_database(Path(sys.argv[1]), schema=STATE, share_bytes=8 << 20); "
-        "Settings(db).put('before', b'1'); db.sql.begin(); Settings(db).put('open', b'2'); os._exit(9)"
-    )
-    done = subprocess.run([sys.executable, "-c", script, tmp_path / "state.db"], check=False)
-    assert done.returncode == 9
-    database = open_database(tmp_path / "state.db", schema=STATE, share_bytes=8 << 20)
+    def open_it() -> Database:
+        return open_database(tmp_path / "state.db", schema=STATE, share_bytes=8 << 20)
+
+    child = os.fork()
+    if child == 0:
+        database = open_it()
+        Settings(database).put("before", b"1")
+        database.sql.begin()
+        Settings(database).put("open", b"2")
+        os.kill(os.getpid(), signal.SIGKILL)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+    database = open_it()
     assert Settings(database).get("before") == b"1"
     assert Settings(database).get("open") is None
     assert not database.restored

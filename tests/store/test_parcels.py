@@ -1,24 +1,19 @@
 """The parcel queue: numbers, order, acknowledgements, quarantine, a full share, damage; and a mix of them all."""
 
+import contextlib
 import random
 import sqlite3
-import tempfile
-from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from protocol import cose, messages
+from protocol import messages
 from protocol.errors import QueueFullError
 from protocol.forwarding import Forwarder
 from protocol.messages import Ack, Tombstone, unseal
 from protocol.numbers import PARCEL_ATTEMPTS_MAX, ParcelKind, Precedence, Refusal
 from store import eviction, incidents
-from store.database import open_database, start_epoch
+from store.database import Database, start_epoch
 from store.parcels import ParcelQueue, ParcelState, Seal
-from store.schema import STATE
 
 NORMAL, BULK, FLASH, PRIORITY = Precedence.NORMAL, Precedence.BULK, Precedence.FLASH, Precedence.PRIORITY
 
@@ -36,13 +31,11 @@ def add(queue, seal):
     return add_one
 
 
-def fill(queue: ParcelQueue, precedence: Precedence, seal: Seal) -> None:
-    """Add parcels until the queue takes no more."""
-    while True:
-        try:
+def fill(database: Database, queue: ParcelQueue, precedence: Precedence, seal: Seal) -> None:
+    """Add parcels until the queue takes no more; in one transaction, which spares the disk."""
+    with database.atomic(), contextlib.suppress(QueueFullError):
+        while True:
             queue.add(ParcelKind.BATCH, precedence, bytes(900), seal, 1)
-        except QueueFullError:
-            return
 
 
 def in_state(queue: ParcelQueue, state: ParcelState) -> int:
@@ -179,7 +172,7 @@ def test_bulk_then_normal_make_room_and_tombstones_name_exactly_what_went(opened
     database = opened(share_bytes=1 << 20)
     queue = ParcelQueue(database, "ke-arrow")
     kinds = {}
-    added = 0
+    database.sql.begin()
     for number in range(1_000):
         precedence = (BULK, NORMAL)[number % 2]
         try:
@@ -187,7 +180,6 @@ def test_bulk_then_normal_make_room_and_tombstones_name_exactly_what_went(opened
         except QueueFullError:
             continue
         kinds[parcel.sequence] = precedence
-        added += 1
     for number in range(400):
         try:
             parcel = queue.add(ParcelKind.EVENT, PRIORITY, bytes(900), seal, number)
@@ -195,6 +187,7 @@ def test_bulk_then_normal_make_room_and_tombstones_name_exactly_what_went(opened
             break
         kinds[parcel.sequence] = PRIORITY
         assert database.used_bytes() <= database.capacity_bytes()
+    database.sql.commit()
     window = queue.load_window(10_000)
     here = {each.sequence for each in window if each.kind is not ParcelKind.TOMBSTONE}
     graves = [Tombstone.decode(unseal(each.sealed).payload) for each in window if each.kind is ParcelKind.TOMBSTONE]
@@ -212,7 +205,7 @@ def test_bulk_then_normal_make_room_and_tombstones_name_exactly_what_went(opened
 def test_a_full_share_refuses_what_may_drop_nothing_and_changes_nothing(opened, seal) -> None:
     database = opened(share_bytes=1 << 20)
     queue = ParcelQueue(database, "ke-arrow")
-    fill(queue, NORMAL, seal)
+    fill(database, queue, NORMAL, seal)
     percent = 100 * database.used_bytes() / database.capacity_bytes()
     assert percent <= eviction.ADMISSION_PERCENT
     before = queue.counts()
@@ -228,7 +221,7 @@ def test_a_full_share_refuses_what_may_drop_nothing_and_changes_nothing(opened, 
 def test_flash_goes_beyond_admission_when_nothing_may_be_dropped(opened, seal) -> None:
     database = opened(share_bytes=1 << 20)
     queue = ParcelQueue(database, "ke-arrow")
-    fill(queue, PRIORITY, seal)
+    fill(database, queue, PRIORITY, seal)
     for _ in range(20):
         queue.add(ParcelKind.EVENT, FLASH, bytes(900), seal, 1)
     assert database.used_bytes() / database.capacity_bytes() > eviction.ADMISSION_PERCENT / 100
@@ -294,135 +287,6 @@ def test_a_lost_tail_is_noticed_and_what_took_its_numbers_is_sent_under_new_ones
     assert queue.renumber(applied.clashed, epoch, seal) == 1
     (queued,) = queue.load_window()
     assert (queued.epoch, queued.sequence, unseal(queued.sealed).payload) == (queue.epoch, 1, b"new")
-
-
-class QueueMachine(RuleBasedStateMachine):
-    """A truck's queue against a gateway that remembers, with loss, repeats, crashes and a share that runs full."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.folder = tempfile.TemporaryDirectory()
-        self.path = Path(self.folder.name) / "state.db"
-        self.key = cose.SigningKey(bytes(32))
-        self.accepted: dict[int, bytes] = {}
-        self.gateway: dict[int, messages.Parcel] = {}
-        self.refused: set[int] = set()
-        self.last_ack: Ack | None = None
-        self.number = 0
-        self.open()
-
-    def open(self) -> None:
-        self.database = open_database(self.path, schema=STATE, share_bytes=1 << 20)
-        self.queue = ParcelQueue(self.database, "ke-arrow")
-
-    def seal(self, parcel: messages.Parcel) -> bytes:
-        return messages.seal(self.key, parcel, "ke-arrow")
-
-    @rule(precedence=st.sampled_from(list(Precedence)), size=st.integers(0, 16_000), count=st.integers(1, 12))
-    def add(self, precedence: Precedence, size: int, count: int) -> None:
-        for _ in range(count):
-            self.number += 1
-            payload = b"%08d" % self.number + bytes(size)
-            try:
-                parcel = self.queue.add(ParcelKind.BATCH, precedence, payload, self.seal, self.number)
-            except QueueFullError:
-                return
-            assert parcel.sequence not in self.accepted
-            self.accepted[parcel.sequence] = payload
-
-    @rule(limit=st.integers(1, 64), lost=st.booleans(), answer_lost=st.booleans(), refuse=st.booleans())
-    def send(self, limit: int, lost: bool, answer_lost: bool, refuse: bool) -> None:
-        window = [each.sequence for each in self.queue.load_window(limit)]
-        sent = self.queue.mark_sent(self.queue.epoch, window, 1)
-        assert list(sent) == window
-        sealed = {each.sequence: each.sealed for each in self.queue.load_window(limit)}
-        if lost:
-            self.queue.mark_unanswered(self.queue.epoch, sent)
-            return
-        for sequence in sent:
-            parcel = unseal(sealed[sequence])
-            if refuse and sequence % 7 == 0 and sequence not in self.gateway:
-                self.refused.add(sequence)
-            elif sequence not in self.refused:
-                held = self.gateway.setdefault(sequence, parcel)
-                assert held == parcel
-        self.last_ack = self.ack()
-        if answer_lost:
-            self.queue.mark_unanswered(self.queue.epoch, sent)
-        else:
-            self.queue.mark_delivered(self.last_ack, self.queue.epoch, 2, sent=sent)
-
-    def ack(self) -> Ack:
-        settled = set(self.gateway) | self.refused
-        for parcel in self.gateway.values():
-            if parcel.kind is ParcelKind.TOMBSTONE:
-                for first, last in Tombstone.decode(parcel.payload).ranges:
-                    settled |= set(range(first, last + 1))
-        cumulative = 0
-        while cumulative + 1 in settled:
-            cumulative += 1
-        ranges = eviction.as_ranges(tuple(each for each in settled if each > cumulative))[:32]
-        refused = tuple((each, Refusal.MALFORMED) for each in sorted(self.refused))[-64:]
-        return Ack(cumulative=cumulative, ranges=ranges, refused=refused)
-
-    @precondition(lambda self: self.last_ack is not None)
-    @rule()
-    def old_ack_again(self) -> None:
-        assert self.last_ack is not None
-        self.queue.mark_delivered(self.last_ack, self.queue.epoch, 3)
-
-    @rule(clean=st.booleans())
-    def restart(self, clean: bool) -> None:
-        epoch = self.queue.epoch
-        if clean:
-            self.database.close()
-        else:
-            self.database.sql.begin()
-            self.database.update("parcels", "1 = 1", {}, attempts=4)
-            self.database.crash()
-        self.open()
-        assert self.queue.epoch == epoch
-
-    @rule()
-    def prune(self) -> None:
-        self.queue.prune(10_000_000)
-
-    @invariant()
-    def nothing_accepted_is_lost(self) -> None:
-        rows = self.database.rows("SELECT sequence, state, sealed FROM parcels")
-        waiting = {
-            sequence for sequence, state, _sealed in rows if state in (ParcelState.QUEUED, ParcelState.QUARANTINED)
-        }
-        graves = [
-            *(unseal(sealed) for _sequence, state, sealed in rows if state == ParcelState.QUEUED),
-            *self.gateway.values(),
-        ]
-        named = {
-            number
-            for parcel in graves
-            if parcel.kind is ParcelKind.TOMBSTONE
-            for first, last in Tombstone.decode(parcel.payload).ranges
-            for number in range(first, last + 1)
-        }
-        assert set(self.accepted) <= waiting | set(self.gateway) | named
-        for sequence, parcel in self.gateway.items():
-            if parcel.kind is ParcelKind.BATCH:
-                assert parcel.payload == self.accepted[sequence]
-
-    @invariant()
-    def the_share_holds(self) -> None:
-        assert self.database.used_bytes() <= self.database.capacity_bytes()
-
-    def teardown(self) -> None:
-        assert self.database.damage() == ()
-        self.database.crash()
-        self.folder.cleanup()
-
-
-TestQueueMachine = QueueMachine.TestCase
-TestQueueMachine.settings = settings(
-    max_examples=10, stateful_step_count=25, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck)
-)
 
 
 def test_a_locked_disk_is_not_taken_for_a_full_one(queue, add, database) -> None:

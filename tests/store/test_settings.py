@@ -1,8 +1,7 @@
-"""Settings and incidents: small values that outlive a restart, and what must be told upstream exactly once."""
+"""Settings: small values that outlive a restart, floors that only rise, counters that never repeat."""
 
 import pytest
 
-from store import incidents
 from store.settings import Settings
 
 
@@ -35,21 +34,3 @@ def test_a_counter_never_gives_a_number_twice(opened) -> None:
     assert Settings(first).count("boot") == 1
     first.crash()
     assert Settings(opened()).count("boot") == 2
-
-
-def test_incidents_are_told_oldest_first_and_once(database) -> None:
-    start = len(incidents.unreported(database))
-    for number in range(3):
-        incidents.record(database, "test.thing", {"number": number, "text": "x", "flag": True}, number)
-    found = incidents.unreported(database)[start:]
-    assert [dict(each.values) for each in found] == [{"number": n, "text": "x", "flag": True} for n in range(3)]
-    incidents.mark_reported(database, [each.id for each in found[:2]])
-    assert [each.values["number"] for each in incidents.unreported(database)[start:]] == [2]
-
-
-def test_reported_incidents_do_not_pile_up(database) -> None:
-    for number in range(1_100):
-        incidents.record(database, "test.thing", {"number": number}, 0)
-    incidents.mark_reported(database, [each.id for each in incidents.unreported(database, 2_000)])
-    incidents.record(database, "test.thing", {"number": 0}, 0)
-    assert database.value("SELECT count(*) FROM incidents") <= incidents.INCIDENTS_KEPT + 1
