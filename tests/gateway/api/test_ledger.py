@@ -1,0 +1,56 @@
+"""Every byte is shown where it went, and what is left of the month."""
+
+from __future__ import annotations
+
+from protocol.numbers import Precedence
+from store.fleet.records import Direction, LedgerEntry
+from tests.gateway.api.conftest import World
+from tests.gateway.fleets import NOW_MS, add_truck
+
+
+async def test_lines_add_up_to_the_total(world: World) -> None:
+    page = (await world.gateway.get("/v1/trucks/ke-arrow/ledger")).json
+    assert page["total_bytes"] == 51_090 == sum(each["bytes"] for each in page["items"])
+    up = next(each for each in page["items"] if each["direction"] == "up")
+    assert (up["link"], up["precedence"], up["cause"], up["datagrams"]) == ("sat", "normal", "batch", 2)
+
+
+async def test_lines_are_paged_and_the_total_stays_whole(world: World) -> None:
+    first = (await world.gateway.get("/v1/ledger?limit=2")).json
+    rest = (await world.gateway.get(f"/v1/ledger?limit=2&after={first['next']}")).json
+    assert len(first["items"] + rest["items"]) == 3
+    assert first["total_bytes"] == rest["total_bytes"] == 51_090
+    assert rest["next"] is None
+
+
+async def test_the_fleet_has_all_trucks_and_a_truck_only_itself(world: World) -> None:
+    await add_truck(world.gateway.fleet, "tz-arrow", "tanzania")
+    entry = LedgerEntry("tz-arrow", "sat", Precedence.FLASH, "event", Direction.UP, NOW_MS, 7, 1)
+    await world.gateway.fleet.ledger_add([entry])
+    assert (await world.gateway.get("/v1/ledger")).json["total_bytes"] == 51_097
+    assert (await world.gateway.get("/v1/trucks/tz-arrow/ledger")).json["total_bytes"] == 7
+
+
+async def test_a_period_and_a_source_are_chosen(world: World) -> None:
+    until = NOW_MS // 1000 - 86_400
+    assert (await world.gateway.get(f"/v1/ledger?since=0&until={until}")).json["items"] == []
+    assert (await world.gateway.get("/v1/ledger?source=truck")).json["items"] == []
+    stepped = (await world.gateway.get("/v1/ledger?step=3600")).json["items"]
+    assert all(each["start_ms"] % 3_600_000 == 0 for each in stepped)
+
+
+async def test_a_budget_is_the_configured_cap_less_what_was_used(world: World) -> None:
+    budget = (await world.gateway.get("/v1/trucks/ke-arrow/budget")).json
+    links = {each["link"]: each for each in budget["links"]}
+    assert (links["sat"]["used_bytes"], links["sat"]["left_bytes"]) == (1_090, 5_000_000 - 1_090)
+    assert links["sat"]["spent_milli"] == 4_905
+    assert links["lte"]["bytes_max"] is None
+    assert budget["month_start_ms"] <= NOW_MS < budget["month_end_ms"]
+
+
+async def test_budgets_of_all_trucks_are_paged(world: World) -> None:
+    await add_truck(world.gateway.fleet, "tz-arrow", "tanzania")
+    first = (await world.gateway.get("/v1/budgets?limit=1")).json
+    rest = (await world.gateway.get(f"/v1/budgets?limit=1&after={first['next']}")).json
+    assert [each["truck"] for each in first["items"] + rest["items"]] == ["ke-arrow", "tz-arrow"]
+    assert rest["items"][0]["links"] == []
