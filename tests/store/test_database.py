@@ -1,6 +1,8 @@
 """Opening a database: what is set on every open, what a share bounds, what an epoch outlives."""
 
 import collections
+import os
+import signal
 import sqlite3
 from pathlib import Path
 
@@ -134,11 +136,14 @@ def test_committed_rows_survive_a_process_that_dies_without_closing(tmp_path: Pa
 
     child = os.fork()
     if child == 0:
-        database = open_it()
-        Settings(database).put("before", b"1")
-        database.sql.begin()
-        Settings(database).put("open", b"2")
-        os.kill(os.getpid(), signal.SIGKILL)
+        try:
+            database = open_it()
+            Settings(database).put("before", b"1")
+            database.sql.begin()
+            Settings(database).put("open", b"2")
+            os.kill(os.getpid(), signal.SIGKILL)
+        finally:
+            os._exit(1)
     assert os.waitpid(child, 0)[1] == signal.SIGKILL
     database = open_it()
     assert Settings(database).get("before") == b"1"

@@ -1,5 +1,6 @@
 """The parcel queue against a gateway that remembers, in any order of events: nothing accepted is ever lost."""
 
+import contextlib
 import tempfile
 from pathlib import Path
 
@@ -41,15 +42,13 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(precedence=st.sampled_from(list(Precedence)), size=st.integers(0, 16_000), count=st.integers(1, 12))
     def add(self, precedence: Precedence, size: int, count: int) -> None:
-        for _ in range(count):
-            self.number += 1
-            payload = b"%08d" % self.number + bytes(size)
-            try:
+        with self.database.atomic(), contextlib.suppress(QueueFullError):
+            for _ in range(count):
+                self.number += 1
+                payload = b"%08d" % self.number + bytes(size)
                 parcel = self.queue.add(ParcelKind.BATCH, precedence, payload, self.seal, self.number)
-            except QueueFullError:
-                return
-            assert parcel.sequence not in self.accepted
-            self.accepted[parcel.sequence] = payload
+                assert parcel.sequence not in self.accepted
+                self.accepted[parcel.sequence] = payload
 
     @rule(limit=st.integers(1, 64), lost=st.booleans(), answer_lost=st.booleans(), refuse=st.booleans())
     def send(self, limit: int, lost: bool, answer_lost: bool, refuse: bool) -> None:
@@ -142,5 +141,5 @@ class QueueMachine(RuleBasedStateMachine):
 
 TestQueueMachine = QueueMachine.TestCase
 TestQueueMachine.settings = settings(
-    max_examples=10, stateful_step_count=25, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=8, stateful_step_count=25, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck)
 )
