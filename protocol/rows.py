@@ -1,17 +1,18 @@
 """Rows to residuals: prediction, missing values and times; drives a coder in either direction.
 
-Each present value is predicted by the channel's previous value, plus the schema's integer-weighted sum of the changes
-of channels coded earlier in the same row (`weights`) and of any channel one row ago (`history`); a time by the previous
-time plus the period. The first row is predicted by the nominals, or by a base row that the gateway acknowledged.
+How a value and its expected error are predicted from what was coded before is written at `schema.Channel`; a time is
+predicted by the previous time plus the period. A row is a flag for missing values (and a mask of them if set), the
+time's residual, and each present value's residual, in the schema's order.
 """
 
 from __future__ import annotations
 
-from typing import Final, TypeAlias
+from collections.abc import Sequence
+from typing import Final, Protocol, TypeAlias
 
-from protocol.context import ContextModel
 from protocol.errors import LocalError, MalformedError
 from protocol.rangecoder import PROBABILITY_ONE, Coder
+from protocol.residuals import ResidualModel, code_afresh
 from protocol.schema import VALUE_MAX, VALUE_MIN, WEIGHT_SHIFT, Channel, Schema
 
 Row: TypeAlias = tuple[int, tuple[int | None, ...]]
@@ -23,6 +24,12 @@ _EPOCH_S: Final = 1_767_225_600
 _LENGTH_BITS: Final = 6
 _HALF_WEIGHT: Final = 1 << WEIGHT_SHIFT >> 1
 _RARE: Final = PROBABILITY_ONE >> 8
+_ACTIVITY_SHIFT: Final = 8
+FAST: Final = 90  # an average over about three rows, in 1/256
+SLOW: Final = 26  # an average over about ten rows
+_MEANS: Final = (225, 128, 90, 70, 55, 45, 37, 32, 29)
+_WARM: Final = len(_MEANS)
+_TIME_ACTIVITY: Final = 32  # times keep to the period; the echo of the last deviation says when they do not
 
 
 def check_row(schema: Schema, row: Row) -> None:
@@ -37,66 +44,74 @@ def check_row(schema: Schema, row: Row) -> None:
             raise LocalError(f"{channel.name}: {value} has more than 64 bits")
 
 
+class ResidualCoder(Protocol):
+    """What a row model needs of a channel's residual model; fitting puts a counter in its place."""
+
+    def code(self, coder: Coder, residual: int, activity: int) -> int:
+        """Code one residual where `activity` / 256 is expected."""
+        ...
+
+
 class RowModel:
     """Everything a batch has learnt so far; `code` codes the next row."""
 
-    __slots__ = ("_absent", "_changes", "_last", "_models", "_order", "_schema", "_sparse", "_time", "_time_model")
+    __slots__ = (
+        *("_absent", "_changes", "_order", "_period", "_sizes", "_sparse", "_states", "_time", "_time_model"),
+        "_time_zero",
+    )
 
-    def __init__(self, schema: Schema, base: Row | None = None) -> None:
-        self._schema = schema
-        self._order = [(index, schema.channels[index]) for index in schema.coding_order]
-        self._models = [ContextModel(channel.typical) for channel in schema.channels]
-        self._time_model = ContextModel(0)
-        self._last = [channel.nominal for channel in schema.channels]
-        self._changes = [0] * len(schema.channels)
+    def __init__(
+        self, schema: Schema, base: Row | None = None, *, models: Sequence[ResidualCoder] | None = None
+    ) -> None:
+        models = models or [ResidualModel(channel.prior) for channel in schema.channels]
+        self._states = [ChannelState(channel, model) for channel, model in zip(schema.channels, models, strict=True)]
+        self._order = [(index, self._states[index]) for index in schema.coding_order]
+        self._changes = [0] * len(self._states)
+        self._period = schema.period_ticks
+        self._time_zero = _EPOCH_S * schema.ticks_per_s
         self._time: int | None = None
+        self._time_model = ResidualModel()
         self._sparse = _Flag()
         self._absent = [_Flag() for _ in schema.channels]
         if base is not None:
             check_row(schema, base)
             self._time = base[0]
-            self._last = [last if value is None else value for last, value in zip(self._last, base[1], strict=True)]
+            for state, value in zip(self._states, base[1], strict=True):
+                if value is not None:
+                    state.last, state.fresh = value, False
 
     def code(self, coder: Coder, row: Row) -> Row:
         """Code one row (see `Coder`: a decoder ignores what it is given, but its length must fit)."""
         time, values = row
         time = self._code_time(coder, time)
         sparse = self._sparse.code(coder, None in values)
-        last, changes, models = self._last, self._changes, self._models
-        row_changes = [0] * len(last)
-        decoded: list[int | None] = [None] * len(last)
-        for index, channel in self._order:
+        before, changes, sizes = self._changes, [0] * len(values), [0] * len(values)
+        decoded: list[int | None] = [None] * len(values)
+        for index, state in self._order:
             value = values[index]
             if sparse and self._absent[index].code(coder, value is None):
                 continue
-            before = expected = last[index]
-            if channel.weights or channel.history:
-                expected += _forecast(channel, row_changes, changes)
-            known = expected + models[index].code(coder, (value or 0) - expected)
-            if not VALUE_MIN <= known <= VALUE_MAX:
-                raise MalformedError("a decoded value has more than 64 bits")
-            row_changes[index] = known - before
-            last[index] = known
-            decoded[index] = known
+            decoded[index] = state.code(coder, value or 0, changes, before, sizes)
+            changes[index] = state.change
+            sizes[index] = state.size
         if sparse and None not in decoded:
             raise MalformedError("a row is flagged for missing values and misses none")
-        self._changes = row_changes
+        self._changes = changes
         return time, tuple(decoded)
 
     def _code_time(self, coder: Coder, time: int) -> int:
         if self._time is None:
             time = self._code_first_time(coder, time)
         else:
-            expected = self._time + self._schema.period_ticks
-            time = expected + self._time_model.code(coder, time - expected)
+            expected = self._time + self._period
+            time = expected + self._time_model.code(coder, time - expected, _TIME_ACTIVITY)
         if not TIME_MIN <= time <= TIME_MAX:
             raise MalformedError("a decoded time is out of bounds")
         self._time = time
         return time
 
     def _code_first_time(self, coder: Coder, time: int) -> int:
-        period = self._schema.period_ticks
-        periods, phase = divmod(time - _EPOCH_S * self._schema.ticks_per_s, period)
+        periods, phase = divmod(time - self._time_zero, self._period)
         size = abs(periods)
         length = coder.raw(size.bit_length(), _LENGTH_BITS)
         if length:
@@ -105,21 +120,85 @@ class RowModel:
         else:
             periods = 0
         if coder.bit(phase != 0, PROBABILITY_ONE >> 1):
-            phase = coder.raw(phase, period.bit_length())
-            if not 0 < phase < period:
+            phase = coder.raw(phase, self._period.bit_length())
+            if not 0 < phase < self._period:
                 raise MalformedError("a decoded time has an impossible phase")
         else:
             phase = 0
-        return _EPOCH_S * self._schema.ticks_per_s + periods * period + phase
+        return self._time_zero + periods * self._period + phase
 
 
-def _forecast(channel: Channel, row_changes: list[int], changes: list[int]) -> int:
-    total = _HALF_WEIGHT
-    for index, weight in channel.weights:
-        total += row_changes[index] * weight
-    for index, weight in channel.history:
-        total += changes[index] * weight
-    return total >> WEIGHT_SHIFT
+class ChannelState:
+    """What one channel remembers: its last value and changes, and how large its residuals were (`schema.Channel`)."""
+
+    __slots__ = (
+        *("_activity", "_channel", "_echo", "_fast", "_linear", "_recent", "_slow", "_warmth"),
+        *("change", "fresh", "last", "model", "size"),
+    )
+
+    def __init__(self, channel: Channel, model: ResidualCoder) -> None:
+        self._channel = channel
+        self._linear = bool(channel.weights or channel.history or channel.trend or channel.pull)
+        self._activity = channel.activity
+        self._echo = self._fast = self._slow = channel.typical << _ACTIVITY_SHIFT
+        self._warmth = 0
+        self._recent = (0, 0, 0)  # own changes one, two and three rows ago
+        self.model = model
+        self.last = channel.nominal
+        self.fresh = True  # no value yet: the next one is the channel's first
+        self.change = 0  # the last change; a first value is none
+        self.size = 0  # the last absolute residual
+
+    def code(self, coder: Coder, value: int, changes: list[int], before: list[int], sizes: list[int]) -> int:
+        """Code one present value; `changes` and `sizes` are this row's so far, `before` the changes one row ago."""
+        last = self.last
+        if self.fresh:
+            self.fresh = False
+            known = last + code_afresh(coder, value - last, self._channel.spread << _ACTIVITY_SHIFT)
+        else:
+            ahead = self.forecast(changes, before) if self._linear else 0
+            known = last + ahead + self.model.code(coder, value - last - ahead, self.activity(ahead, sizes))
+            self._learn(abs(known - last - ahead))
+            self.change = known - last
+            self._recent = (self.change, *self._recent[:2])
+        if not VALUE_MIN <= known <= VALUE_MAX:
+            raise MalformedError("a decoded value has more than 64 bits")
+        self.last = known
+        return known
+
+    def forecast(self, changes: list[int], before: list[int]) -> int:
+        """Return the change that the schema's weights predict."""
+        channel = self._channel
+        total = _HALF_WEIGHT + channel.pull * (channel.nominal - self.last)
+        for index, weight in channel.weights:
+            total += changes[index] * weight
+        for index, weight in channel.history:
+            total += before[index] * weight
+        for change, weight in zip(self._recent, channel.trend, strict=False):
+            total += change * weight
+        return total >> WEIGHT_SHIFT
+
+    def activity(self, ahead: int, sizes: list[int]) -> int:
+        """Return the expected absolute residual in 1/256 of a step."""
+        constant, echo, fast, slow, predicted = self._activity
+        total = constant + (echo * self._echo + fast * self._fast + slow * self._slow >> _ACTIVITY_SHIFT)
+        total += predicted * abs(ahead)
+        for index, weight in self._channel.neighbours:
+            total += sizes[index] * weight >> WEIGHT_SHIFT - _ACTIVITY_SHIFT
+        return total
+
+    def _learn(self, size: int) -> None:
+        self.size = size
+        echo = self._echo = size << _ACTIVITY_SHIFT
+        warmth = self._warmth
+        if warmth < _WARM:
+            # The first averages are plain means that count what the schema expects as one sighting.
+            self._warmth = warmth + 1
+            self._fast += (echo - self._fast) * max(_MEANS[warmth], FAST) >> _ACTIVITY_SHIFT
+            self._slow += (echo - self._slow) * _MEANS[warmth] >> _ACTIVITY_SHIFT
+        else:
+            self._fast += (echo - self._fast) * FAST >> _ACTIVITY_SHIFT
+            self._slow += (echo - self._slow) * SLOW >> _ACTIVITY_SHIFT
 
 
 class _Flag:

@@ -2,7 +2,7 @@
 
 A schema is deterministic CBOR (RFC 8949 section 4.2.1); its SHA-256 goes into the external_aad of each batch
 (RFC 9052 section 4.3), so a signature fixes the decoded values at no cost on the wire. Names and units are SenML's
-(RFC 8428). What the codec learnt from recorded data (`weights`, `history`, `typical`, `prior`) is part of the schema
+(RFC 8428). What the codec learnt from recorded data (weights, typical sizes, priors) is part of the schema
 for the same reason: both sides must predict alike for ever. Deliberately absent: numbers (a truck's registry gives
 them) and anything that changes after registration.
 """
@@ -29,8 +29,10 @@ WEIGHTS_MAX: Final = 16
 PRIOR_BYTES_MAX: Final = 1024
 VALUE_MIN: Final = -(1 << 63)
 VALUE_MAX: Final = (1 << 63) - 1
-# Weights are integers in steps of 1/1024; beyond 2**24 they are no physics.
-WEIGHT_SHIFT: Final = 10
+TREND_MAX: Final = 3
+ACTIVITY_WEIGHTS: Final = 5
+# Weights are integers in steps of 1/4096; beyond 2**24 they are no physics.
+WEIGHT_SHIFT: Final = 12
 WEIGHT_MAX: Final = 1 << 24
 # RFC 8428 section 4.5.1: the characters of a SenML name, and that it starts with a letter or digit.
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9\-:./_]*")
@@ -52,18 +54,29 @@ class SchemaError(LocalError):
 class Channel:
     """One column of a batch. A physical value is integer / `scale` in `unit`.
 
-    `nominal` predicts the first row, `typical` is the usual absolute error of a prediction (both in scaled integers).
-    `weights` are (index of a channel coded earlier, weight / 1024) applied to that channel's change in the same row;
-    `history` are (index of any channel, weight / 1024) applied to its change one row ago.
+    Prediction: the previous value, plus `weights` (index of a channel coded earlier, weight / 4096) times that
+    channel's change in the same row, plus `history` (index of another channel, weight / 4096) times its change one row
+    ago, plus `trend` (weights / 4096) times its own changes one, two and three rows ago, plus `pull` / 4096 times the
+    distance to `nominal`. A batch's first value is predicted by `nominal` and lies about `spread` away.
+
+    Expected error: `activity` is a constant in 1/256 of a step, then weights / 256 of the last absolute error, of its
+    fast and its slow average, and of the absolute predicted change; `neighbours` are (index of a channel coded earlier,
+    weight / 4096) times that channel's absolute error in the same row. A batch begins with an error of `typical`.
+    `prior` holds learnt chances (see `residuals.read_prior`).
     """
 
     name: str
     unit: str = ""
     scale: int = 1
     nominal: int = 0
+    spread: int = 100
     typical: int = 1
     weights: tuple[tuple[int, int], ...] = ()
     history: tuple[tuple[int, int], ...] = ()
+    trend: tuple[int, ...] = ()
+    pull: int = 0
+    activity: tuple[int, ...] = (16, 64, 64, 128, 32)
+    neighbours: tuple[tuple[int, int], ...] = ()
     prior: bytes = b""
 
 
@@ -104,7 +117,11 @@ class Schema:
                 self.ticks_per_s,
                 list(self.order),
                 [
-                    [c.name, c.unit, c.scale, c.nominal, c.typical, _flat(c.weights), _flat(c.history), c.prior]
+                    [
+                        *(c.name, c.unit, c.scale, c.nominal, c.spread, c.typical),
+                        *(_flat(c.weights), _flat(c.history), list(c.trend), c.pull),
+                        *(list(c.activity), _flat(c.neighbours), c.prior),
+                    ]
                     for c in self.channels
                 ],
             ]
@@ -147,15 +164,21 @@ def decode_schema(data: bytes) -> Schema:
 
 
 def _channel(item: Any) -> Channel:
-    name, unit, scale, nominal, typical, weights, history, prior = _list(item, 8)
+    name, unit, scale, nominal, spread, typical, *fitted = _list(item, 13)
+    weights, history, trend, pull, activity, neighbours, prior = fitted
     return Channel(
         name=_text(name),
         unit=_text(unit),
         scale=_integer(scale),
         nominal=_integer(nominal),
+        spread=_integer(spread),
         typical=_integer(typical),
         weights=_pairs(weights),
         history=_pairs(history),
+        trend=_integers(trend),
+        pull=_integer(pull),
+        activity=_integers(activity),
+        neighbours=_pairs(neighbours),
         prior=_bytes(prior),
     )
 
@@ -166,13 +189,19 @@ def _check_channel(channel: Channel, coded: set[int], count: int) -> None:
     _require(len(channel.unit) <= UNIT_CHARS_MAX, f"{name}: the unit is too long")
     _require(1 <= channel.scale <= SCALE_MAX, f"{name}: the scale is 1 to {SCALE_MAX}")
     _require(VALUE_MIN <= channel.nominal <= VALUE_MAX, f"{name}: the nominal has more than 64 bits")
-    _require(0 <= channel.typical <= VALUE_MAX, f"{name}: the typical change has more than 64 bits or is negative")
+    _require(0 <= channel.typical <= VALUE_MAX, f"{name}: the typical error has more than 64 bits or is negative")
+    _require(0 <= channel.spread <= VALUE_MAX, f"{name}: the spread has more than 64 bits or is negative")
+    _require(len(channel.trend) <= TREND_MAX, f"{name}: a trend has at most {TREND_MAX} weights")
+    _require(len(channel.activity) == ACTIVITY_WEIGHTS, f"{name}: an activity has {ACTIVITY_WEIGHTS} numbers")
+    positive = (*channel.activity, *(weight for _, weight in channel.neighbours))
+    _require(all(0 <= weight <= WEIGHT_MAX for weight in positive), f"{name}: an activity is out of bounds")
+    signed = (*channel.trend, channel.pull)
+    _require(all(-WEIGHT_MAX <= weight <= WEIGHT_MAX for weight in signed), f"{name}: a weight is out of bounds")
     _require(len(channel.prior) <= PRIOR_BYTES_MAX, f"{name}: the prior is too long")
-    _require(
-        all(index in coded for index, _ in channel.weights), f"{name}: a weight names a channel not coded before it"
-    )
+    for index, _ in (*channel.weights, *channel.neighbours):
+        _require(index in coded, f"{name}: a weight names a channel not coded before it")
     _require(all(0 <= index < count for index, _ in channel.history), f"{name}: a history names no channel")
-    for pairs in (channel.weights, channel.history):
+    for pairs in (channel.weights, channel.history, channel.neighbours):
         _require(len(pairs) <= WEIGHTS_MAX, f"{name}: more than {WEIGHTS_MAX} weights")
         _require(all(-WEIGHT_MAX <= weight <= WEIGHT_MAX for _, weight in pairs), f"{name}: a weight is out of bounds")
 
@@ -187,10 +216,16 @@ def _flat(pairs: tuple[tuple[int, int], ...]) -> list[int]:
 
 
 def _pairs(value: Any) -> tuple[tuple[int, int], ...]:
-    if not isinstance(value, list) or len(value) % 2 or len(value) > 2 * WEIGHTS_MAX:
-        raise MalformedError("weights are a short list of pairs")
-    numbers = [_integer(item) for item in value]
+    numbers = _integers(value)
+    if len(numbers) % 2:
+        raise MalformedError("weights are a list of pairs")
     return tuple(zip(numbers[::2], numbers[1::2], strict=True))
+
+
+def _integers(value: Any) -> tuple[int, ...]:
+    if not isinstance(value, list) or len(value) > 2 * WEIGHTS_MAX:
+        raise MalformedError("weights are a short list")
+    return tuple(_integer(item) for item in value)
 
 
 def _list(value: Any, length: int) -> list[Any]:

@@ -33,6 +33,12 @@ def schemas(draw: st.DrawFn, codec: Codec) -> Schema:
                 typical=draw(st.sampled_from([0, 1, 7, 1000, 10**12])),
                 weights=tuple((other, draw(weight)) for other in earlier if draw(st.booleans())),
                 history=tuple((other, draw(weight)) for other in range(width) if draw(st.booleans())),
+                spread=draw(st.sampled_from([0, 50, 10**9])),
+                trend=tuple(draw(st.lists(weight, max_size=3))),
+                pull=draw(weight),
+                activity=tuple(draw(st.integers(0, 600)) for _ in range(5)),
+                neighbours=tuple((other, draw(st.integers(0, 9000))) for other in earlier if draw(st.booleans())),
+                prior=draw(st.binary(max_size=30)),
             )
         )
     return Schema(tuple(channels), period_s=draw(st.integers(1, 3600)), codec=codec, order=tuple(order))
@@ -194,7 +200,15 @@ def test_rows_that_do_not_fit_the_schema_are_refused() -> None:
 def test_known_rows_have_the_same_bytes_for_ever() -> None:
     channels = (
         Channel("a", nominal=2400, typical=2),
-        Channel("b", nominal=50, typical=10, weights=((0, 700),), history=((1, -300), (0, 20))),
+        Channel(
+            "b",
+            nominal=50,
+            typical=10,
+            weights=((0, 700),),
+            history=((0, 20),),
+            trend=(-300, 9),
+            neighbours=((0, 900),),
+        ),
         Channel("c"),
     )
     rows = [

@@ -11,7 +11,7 @@ from protocol.schema import SCHEMA_BYTES_MAX, Channel, Codec, Schema, SchemaErro
 SCHEMA = Schema(
     (
         Channel("volt", "V", scale=100, nominal=5120, typical=4),
-        Channel("amps", "A", scale=10, nominal=-3, typical=9, weights=((0, 130),), history=((1, -512), (0, 7))),
+        Channel("amps", "A", scale=10, nominal=-3, typical=9, weights=((0, 130),), history=((0, 7),), trend=(-512,)),
     ),
     period_s=60,
 )
@@ -60,6 +60,13 @@ def test_the_order_of_coding_decides_which_channels_weights_may_name() -> None:
         (Channel("a", scale=0),),
         (Channel("a", nominal=1 << 63),),
         (Channel("a", typical=-1),),
+        (Channel("a", spread=-1),),
+        (Channel("a", trend=(1, 2, 3, 4)),),
+        (Channel("a", pull=1 << 25),),
+        (Channel("a", activity=(1, 2, 3)),),
+        (Channel("a", activity=(1, 2, 3, 4, -5)),),
+        (Channel("a", neighbours=((0, 5),)),),
+        (Channel("a", prior=bytes(1025)),),
         (Channel("a", weights=((0, 1),)),),
         (Channel("a", history=((1, 1),)),),
         (Channel("a", history=((0, 1 << 25),)),),
@@ -88,8 +95,8 @@ def test_hostile_schemas_are_malformed() -> None:
         cbor.encode([9, *value[1:]]),
         cbor.encode([True, *value[1:]]),
         cbor.encode([*value[:4], [[]]]),
-        cbor.encode([*value[:4], [["a", "", 1, 0, 1, [0], [], b""]]]),
-        cbor.encode([*value[:4], [["a", 5, 1, 0, 1, [], [], b""]]]),
+        cbor.encode([*value[:4], [["a", "", 1, 0, 1, 1, [0], [], [], 0, [0, 0, 0, 0, 0], [], b""]]]),
+        cbor.encode([*value[:4], [["a", 5, 1, 0, 1, 1, [], [], [], 0, [0, 0, 0, 0, 0], [], b""]]]),
         cbor.encode([*value[:3], "0", value[4]]),
         cbor.encode([*value[:3], [0, "1"], value[4]]),
         b"\x81" * 500,
