@@ -24,7 +24,7 @@ from protocol.numbers import BUNDLE_BYTES_MAX, BUNDLE_FILES_MAX, PATH_CHARS_MAX,
 
 READ_BYTES = 1 << 20
 _PIECE_BYTES = 2 << 20
-_ASK_FIRST_BYTES = 16 * 1024
+_ASK_FIRST_BYTES = 1_024
 _UPLOADS_AT_ONCE = 4
 _CORRECTIONS_MAX = 20
 _BUSY_S = 0.5
@@ -164,21 +164,30 @@ class Pushed:
     size: int
 
 
-async def push(client: Client, source: Source, signed: bytes, progress: Progress | None = None) -> Pushed:
+async def push(
+    client: Client,
+    source: Source,
+    signed: bytes,
+    *,
+    held: frozenset[bytes] = frozenset(),
+    progress: Progress | None = None,
+) -> Pushed:
     """Bring a folder's contents and its signed manifest to the gateway; repeating it goes on where it stopped.
 
     The manifest comes last: a bundle that can be seen is complete.
     """
-    sent_files, sent_bytes = await push_blobs(client, source, progress)
+    sent_files, sent_bytes = await push_blobs(client, source, held=held, progress=progress)
     answer = await client.put_document(signed)
     return Pushed(answer.digest, sent_files, sent_bytes, sum(each.size for each in source.blobs().values()))
 
 
-async def push_blobs(client: Client, source: Source, progress: Progress | None = None) -> tuple[int, int]:
+async def push_blobs(
+    client: Client, source: Source, *, held: frozenset[bytes] = frozenset(), progress: Progress | None = None
+) -> tuple[int, int]:
     """Bring a folder's contents to the gateway; return how many were sent, and their bytes.
 
-    Contents that are there already, from whatever bundle, are not sent. `progress` is told (bytes done, bytes in all)
-    of distinct contents.
+    Contents that are there already, from whatever bundle, are not sent; those in `held` (digests) are not even asked
+    for. `progress` is told (bytes done, bytes in all) of distinct contents.
     """
     blobs = source.blobs()
     total = sum(each.size for each in blobs.values())
@@ -194,7 +203,12 @@ async def push_blobs(client: Client, source: Source, progress: Progress | None =
 
     async def work() -> None:
         for digest, file in waiting:
-            sent.append(await _push_blob(client, digest.hex(), file, advance))
+            if digest in held:
+                advance(file.size)
+                continue
+            count = await _push_blob(client, digest.hex(), file, advance)
+            if count is not None:
+                sent.append(count)
 
     workers = [asyncio.create_task(work()) for _ in range(_UPLOADS_AT_ONCE)]
     try:
@@ -203,16 +217,16 @@ async def push_blobs(client: Client, source: Source, progress: Progress | None =
         for worker in workers:
             worker.cancel()
         await asyncio.gather(*workers, return_exceptions=True)
-    return sum(count > 0 for count in sent), sum(sent)
+    return len(sent), sum(sent)
 
 
-async def _push_blob(client: Client, digest: str, file: SourceFile, advance: Callable[[int], None]) -> int:
-    """Upload one content as far as it is not there; return how many bytes were sent."""
+async def _push_blob(client: Client, digest: str, file: SourceFile, advance: Callable[[int], None]) -> int | None:
+    """Upload one content as far as it is not there; return how many bytes were sent, None if it was there."""
     # Asking first costs a round trip, which is more than a small content itself.
     offset = await client.blob_offset(digest) if file.size > _ASK_FIRST_BYTES else 0
     if offset is None:
         advance(file.size)
-        return 0
+        return None
     advance(offset)
     sent = 0
     for _ in range(_CORRECTIONS_MAX):

@@ -33,7 +33,7 @@ from gateway.cli.times import duration, now_s
 from gateway.client import SyncClient
 from gateway.keystore import KeyRole
 from protocol import cose
-from protocol.documents import BUNDLE_KINDS, Manifest, document_aad, sign_document
+from protocol.documents import BUNDLE_KINDS, Manifest, document_aad, parse_document, sign_document
 
 
 @click.group(
@@ -117,15 +117,16 @@ def bundle_push(
         else:
             manifest = manifest_of(max((each.number for each in published), default=0) + 1)
             signed = sign_document(manifest, signing)
+        held = _held(client, published)
         if save is not None:
             several = cose.sign(signing, manifest.encode(), document_aad(manifest.document))
             write_private(save, several)
             say(f"{save}: give it to the next signer (digitruck trust sign {save.name} --key THEIRS), then trust push")
         with _progress("sending") as progress:
             if save is not None:
-                client.run(publishing.push_blobs(client.client, source, progress))
+                client.run(publishing.push_blobs(client.client, source, held=held, progress=progress))
                 return
-            pushed = client.run(publishing.push(client.client, source, signed, progress))
+            pushed = client.run(publishing.push(client.client, source, signed, held=held, progress=progress))
     say(f"Manifest {pushed.digest}")
     say(f"Sent {pushed.sent_files} of {len(distinct)} contents, {size(pushed.sent_bytes)} of {size(pushed.size)}.")
     say(f"Next: digitruck rollout create {name}@{label} --trucks T,.. --key OPERATOR")
@@ -221,6 +222,15 @@ def _signed_before(client: SyncClient, found: Bundle, wanted: Manifest) -> bytes
     if (before.files, before.content, before.title) != (wanted.files, wanted.content, wanted.title):
         raise CommandError(f"{found.name} {found.version} was published with other content: choose another --version")
     return signed
+
+
+def _held(client: SyncClient, published: list[Bundle]) -> frozenset[bytes]:
+    """Return the digests of the newest version's contents, if the gateway has all of them: nobody need ask for each."""
+    newest = max(published, key=lambda each: each.number, default=None)
+    if newest is None or client.bundle(newest.name, newest.version, limit=1).missing_files:
+        return frozenset()
+    manifest, _ = parse_document(client.document(newest.manifest), Manifest)
+    return frozenset(file.digest for file in manifest.files)
 
 
 def _issued_s() -> int:

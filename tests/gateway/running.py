@@ -35,32 +35,13 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-class Blobs(BlobStore):
-    """The blob folder under the names that the API calls; `broken` makes the next writes fail after so many bytes."""
-
-    broken: int | None = None
-
-    def received(self, digest: bytes) -> int:
-        return self.partial_size(digest)
-
-    def write(self, digest: bytes, offset: int, data: bytes) -> None:  # type: ignore[override]
-        if self.broken is not None:
-            data, self.broken = data[: self.broken], None
-            self.append(digest, offset, data)
-            raise ConnectionResetError("the test broke this connection")
-        self.append(digest, offset, data)
-
-    def finish(self, digest: bytes, size: int) -> None:  # type: ignore[override]
-        super().finish(digest)
-
-
 @dataclass
 class RunningGateway:
     """A gateway that listens; `run` runs a coroutine in its event loop."""
 
     loop: asyncio.AbstractEventLoop
     fleet: FleetStore
-    blobs: Blobs
+    blobs: BlobStore
     url: str
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
@@ -83,7 +64,7 @@ def running_gateway(database: Path, folder: Path, limits: ApiLimits | None = Non
         shutil.copy(database, folder / "fleet.db")
         fleet = await FleetStore.open(f"sqlite:///{folder / 'fleet.db'}")
         stack.push_async_callback(fleet.close)
-        blobs = Blobs(folder / "blobs")
+        blobs = BlobStore(folder / "blobs")
         documents = Documents(fleet, FRESHNESS, now_ms=now_ms)
         await documents.load()
 
@@ -115,3 +96,64 @@ def running_gateway(database: Path, folder: Path, limits: ApiLimits | None = Non
         thread.join()
         loop.close()
         structlog.configure(**before)
+
+
+class Cutter:
+    """A proxy in front of a gateway that breaks a connection once, after so many bytes went up."""
+
+    def __init__(self, gateway: RunningGateway, after_bytes: int) -> None:
+        self._gateway = gateway
+        self._left: int | None = after_bytes
+        self._server: asyncio.Server | None = None
+        self._open: set[asyncio.Transport] = set()
+
+    @property
+    def has_cut(self) -> bool:
+        return self._left is None
+
+    async def start(self) -> str:
+        """Listen; return the URL to use instead of the gateway's."""
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    async def stop(self) -> None:
+        assert self._server is not None
+        self._server.close()
+
+    async def cut_all(self) -> None:
+        """Break every connection now."""
+        for transport in list(self._open):
+            transport.abort()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        host, _, port = self._gateway.url.removeprefix("http://").partition(":")
+        up_reader, up_writer = await asyncio.open_connection(host, int(port))
+        self._open |= {writer.transport, up_writer.transport}
+        down = asyncio.create_task(self._copy(up_reader, writer))
+        while data := await _read(reader):
+            up_writer.write(data)
+            await up_writer.drain()
+            if self._left is not None:
+                self._left -= len(data)
+                if self._left <= 0:
+                    self._left = None
+                    await asyncio.sleep(0.05)  # what was sent arrives before the break does
+                    break
+        down.cancel()
+        writer.transport.abort()
+        up_writer.transport.abort()
+        self._open -= {writer.transport, up_writer.transport}
+
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await _read(reader):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+
+async def _read(reader: asyncio.StreamReader) -> bytes:
+    try:
+        return await reader.read(16_384)
+    except ConnectionError:
+        return b""

@@ -4,16 +4,30 @@ import hashlib
 import os
 import socket
 import unicodedata
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.publishing import PublishingError, Source, SourceFile, make_manifest, read_blocks, scan
+from gateway.api.auth import Role
+from gateway.client import ApiError, SyncClient
+from gateway.publishing import (
+    Progress,
+    PublishingError,
+    Pushed,
+    Source,
+    SourceFile,
+    make_manifest,
+    push,
+    read_blocks,
+    scan,
+)
 from protocol import cose
 from protocol.documents import Manifest, parse_document, sign_document
+from tests.gateway.fleets import EXPIRES_S, NOW_S, Signers
+from tests.gateway.running import TOKENS, Cutter, RunningGateway, running_gateway
 
 FILES = {
     "index.html": b"<p>Karibu",
@@ -157,10 +171,13 @@ def test_a_name_a_truck_would_refuse_is_refused_before_signing(folder: Path, cha
         manifest_of(scan(folder), **changes)
 
 
-def test_a_list_too_long_for_a_document_is_refused_before_signing(tmp_path: Path) -> None:
-    file = SourceFile("", tmp_path, 1, bytes(32))
-    files = tuple(replace(file, path=f"{number:06}/{'x' * 200}/{'y' * 200}") for number in range(20_000))
-    with pytest.raises(PublishingError, match="at most"):
+def test_a_list_too_long_for_a_document_is_refused_before_signing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("protocol.documents.DOCUMENT_BYTES_MAX", 10_000)
+    files = tuple(SourceFile(f"{number:06}/{'x' * 200}", tmp_path, 1, bytes(32)) for number in range(100))
+    assert manifest_of(Source(tmp_path, files[:30]))
+    with pytest.raises(PublishingError, match="at most 10000"):
         manifest_of(Source(tmp_path, files))
 
 
@@ -200,3 +217,76 @@ def test_whatever_is_listed_every_truck_accepts(tmp_path_factory: pytest.TempPat
     except PublishingError:
         return
     assert Manifest.decode(manifest_of(source).encode()) == manifest_of(source)
+
+
+# Against a real gateway.
+
+
+@pytest.fixture
+def gateway(empty_database: Path, tmp_path: Path) -> Iterator[RunningGateway]:
+    """A gateway that trusts the test's signers."""
+    with running_gateway(empty_database, tmp_path / "gateway") as running, SyncClient(*admin(running)) as client:
+        client.put_document(SIGNERS.root_document())
+        client.put_document(SIGNERS.delegation())
+        yield running
+
+
+SIGNERS = Signers()
+
+
+def admin(running: RunningGateway) -> tuple[str, str]:
+    return running.url, TOKENS[Role.ADMIN]
+
+
+def push_to(
+    gateway: RunningGateway, folder: Path, progress: Progress | None = None, *, url: str | None = None
+) -> Pushed:
+    source = scan(folder)
+    made = manifest_of(source, issued_s=NOW_S, expires_s=EXPIRES_S)
+    with SyncClient(url or gateway.url, TOKENS[Role.ADMIN]) as client:
+        return client.run(push(client.client, source, SIGNERS.sign(made, SIGNERS.publisher), progress=progress))
+
+
+def test_contents_and_manifest_arrive_and_the_second_push_sends_nothing(gateway: RunningGateway, folder: Path) -> None:
+    told: list[tuple[int, int]] = []
+    first = push_to(gateway, folder, lambda done, total: told.append((done, total)))
+    assert (first.sent_files, first.sent_bytes, first.size) == (3, 3_000_012, 3_000_012)
+    assert told[-1] == (first.size, first.size)
+    for data in set(FILES.values()):
+        assert gateway.blobs.path(hashlib.sha256(data).digest()).read_bytes() == data
+    again = push_to(gateway, folder)
+    assert again.digest == first.digest
+    assert again.sent_bytes <= 12  # what is smaller than the question is not asked for
+
+
+def test_a_broken_upload_goes_on_where_it_stopped(gateway: RunningGateway, folder: Path) -> None:
+    cutter = Cutter(gateway, 700_000)
+    url = gateway.run(cutter.start())
+    told: list[int] = []
+    pushed = push_to(gateway, folder, lambda done, total: told.append(done), url=url)
+    gateway.run(cutter.stop())
+    assert cutter.has_cut
+    assert gateway.blobs.size(hashlib.sha256(FILES["media/intro.bin"]).digest()) == 3_000_000
+    assert told[-1] == pushed.size
+
+
+def test_what_another_push_left_behind_is_taken_up(gateway: RunningGateway, folder: Path) -> None:
+    digest = hashlib.sha256(FILES["media/intro.bin"]).digest()
+    gateway.blobs.append(digest, 0, bytes(2_500_000))
+    assert push_to(gateway, folder).sent_bytes == 500_012
+
+
+def test_a_file_that_changes_while_it_is_sent_is_named(gateway: RunningGateway, folder: Path) -> None:
+    source = scan(folder)
+    (folder / "media" / "intro.bin").write_bytes(b"\x01" * 3_000_000)
+    made = manifest_of(source, issued_s=NOW_S, expires_s=EXPIRES_S)
+    with SyncClient(*admin(gateway)) as client, pytest.raises(PublishingError, match=r"intro\.bin has changed"):
+        client.run(push(client.client, source, SIGNERS.sign(made, SIGNERS.publisher)))
+    assert gateway.run(gateway.fleet.bundles()) == []
+
+
+def test_a_token_that_may_not_publish_ends_the_push(gateway: RunningGateway, folder: Path) -> None:
+    source = scan(folder)
+    with SyncClient(gateway.url, TOKENS[Role.VIEWER]) as client, pytest.raises(ApiError) as caught:
+        client.run(push(client.client, source, b""))
+    assert caught.value.status == 403
