@@ -33,14 +33,14 @@ class LinkSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     month_bytes_max: Annotated[int, Meta(ge=0)] | None = None
     reserve_bytes: Annotated[int, Meta(ge=0)] = 0
     price_per_mb: Annotated[float, Meta(ge=0, le=100_000)] = 0.0
-    currency: Annotated[str, Meta(pattern=r"^[A-Z]{3}$")] = "USD"
+    currency: Annotated[str, Meta(pattern=r"^[A-Z]{3}\Z")] = "USD"
     bulk: bool = True
 
 
 class ClassroomSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`[classroom]`: the HTTP service of the classroom LAN and of local scripts."""
 
-    listen: Annotated[str, Meta(pattern=r"^(\[[0-9a-fA-F:]+\]|[0-9.]+):[0-9]{1,5}$")] = "0.0.0.0:8080"
+    listen: Annotated[str, Meta(pattern=r"^(\[[0-9a-fA-F:]+\]|[0-9.]+):[0-9]{1,5}\Z")] = "0.0.0.0:8080"
     local_post_from: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
 
 
@@ -52,7 +52,7 @@ class EdgeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     content_mb_max: Megabytes = 200_000
     batch_age_s: Annotated[int, Meta(ge=1, le=7 * 86_400)] = 14_400
     patience_s: Annotated[int, Meta(ge=0, le=30 * 86_400)] = 900
-    log_level: Annotated[str, Meta(pattern="^(debug|info|warning|error)$")] = "info"
+    log_level: Annotated[str, Meta(pattern=r"^(debug|info|warning|error)\Z")] = "info"
     classroom: ClassroomSettings = ClassroomSettings()
     link: tuple[LinkSettings, ...] = (LinkSettings(name="lte"),)
     collector: tuple[dict[str, Any], ...] = ({"kind": "host", "name": "host", "period_s": 60},)

@@ -50,7 +50,7 @@ class Installer:
     """The bundles under one folder."""
 
     def __init__(self, root: Path, *, bytes_max: int) -> None:
-        self._root = root
+        self.root = root
         self._bytes_max = bytes_max
         root.mkdir(parents=True, exist_ok=True)
         for leftover in root.glob("*/versions/*.building"):
@@ -59,7 +59,7 @@ class Installer:
     def installed(self) -> tuple[Installed, ...]:
         """Return every whole version, by bundle name and then digest."""
         return tuple(
-            each for path in sorted(self._root.glob("*/versions/*.cose")) if (each := self._read(path)) is not None
+            each for path in sorted(self.root.glob("*/versions/*.cose")) if (each := self._read(path)) is not None
         )
 
     def active(self, name: str) -> Installed | None:
@@ -77,7 +77,7 @@ class Installer:
         to the manifest, `DiskFullError`; then nothing is left behind.
         """
         digest = cose.digest(signed)
-        versions = self._root / manifest.name / "versions"
+        versions = self.root / manifest.name / "versions"
         final = versions / digest.hex()
         record = versions / f"{digest.hex()}.cose"
         if record.exists():
@@ -102,7 +102,7 @@ class Installer:
 
     def activate(self, name: str, digest: bytes) -> None:
         """Make an installed version the active one: one atomic rename; older ones than the last good go."""
-        folder = self._root / name
+        folder = self.root / name
         if not (folder / "versions" / f"{digest.hex()}.cose").exists():
             raise LocalError(f"{name} {digest.hex()[:12]} is not installed")
         before = self._pointer(folder)
@@ -118,7 +118,7 @@ class Installer:
 
     def deactivate(self, name: str) -> None:
         """Take a bundle away altogether."""
-        folder = self._root / name
+        folder = self.root / name
         (folder / "active").unlink(missing_ok=True)
         if folder.exists():
             sync_folder(folder)
@@ -131,7 +131,7 @@ class Installer:
             for file in each.manifest.files:
                 path = each.path / file.path
                 if not _matches(path, file):
-                    damaged.append(str(path.relative_to(self._root)))
+                    damaged.append(str(path.relative_to(self.root)))
         return tuple(damaged)
 
     def _build(self, manifest: Manifest, building: Path, pack: Path | None, assumed: set[bytes]) -> None:
@@ -160,7 +160,7 @@ class Installer:
 
     def _check_room(self, manifest: Manifest) -> None:
         size = sum(file.size for file in manifest.files)
-        free = shutil.disk_usage(self._root).free - _DISK_KEPT_FREE
+        free = shutil.disk_usage(self.root).free - _DISK_KEPT_FREE
         used = sum(file.size for each in self.installed() for file in each.manifest.files)
         if size > free or used + size > self._bytes_max:
             raise DiskFullError(

@@ -29,7 +29,8 @@ class QueueStatus:
 class LinkStatus:
     """One uplink in this budget period. None: not known (`usable`), no cap (the budget), never (the last contact).
 
-    `left_bytes` is less than the budget minus what is spent while some of it is reserved.
+    `left_bytes` is less than the budget minus what is spent while some of it is reserved. `rtt_s` is the smoothed round
+    trip, `loss` the share of recent requests without an answer.
     """
 
     name: str
@@ -38,6 +39,8 @@ class LinkStatus:
     budget_bytes: int | None = None
     left_bytes: int | None = None
     last_contact_age_s: float | None = None
+    rtt_s: float | None = None
+    loss: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

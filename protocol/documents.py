@@ -105,7 +105,8 @@ class CollectorConfig(WireArray, frozen=True):
 class LinkConfig(WireArray, frozen=True):
     """The simple budget of one link: bytes in a calendar month (UTC), None for no cap; flash may use all of it.
 
-    `reserve_bytes` of it are kept for FLASH alone. `price_per_mb_milli` is thousandths of `currency` a million bytes.
+    `reserve_bytes` of it are kept for FLASH alone. `price_per_mb_milli` is thousandths of `currency` a million bytes;
+    0 keeps the truck's own price and currency.
     """
 
     name: Name

@@ -1,0 +1,147 @@
+"""Applying a signed configuration over the truck's own file, and taking it back when it cuts the truck off.
+
+Commit-confirm: a configuration with `confirm_within_s` is rolled back unless the gateway acknowledges something after
+it was applied, within that time; a version that was rolled back is not applied again. The file stays what it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from edge.config import EdgeConfig, LinkSettings
+from protocol.documents import Config, LinkConfig
+from protocol.errors import DigitruckError
+from protocol.messages import Receipt
+from protocol.numbers import DocumentKind, Outcome
+from protocol.trust import version_name
+
+log = structlog.get_logger("edge.configure")
+
+_MILLI = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Effective:
+    """What holds now: the file, with what the signed configuration changes. `links` has a budget for every link."""
+
+    batch_age_s: float
+    collectors: tuple[Mapping[str, Any], ...]
+    links: tuple[LinkConfig, ...]
+
+
+def effective(file: EdgeConfig, signed: Config | None) -> Effective:
+    """Return the configuration that results; a signed one can change a period or a budget, never add a device path."""
+    periods = {each.name: each.period_s for each in signed.collectors} if signed is not None else {}
+    collectors = []
+    for table in file.collector:
+        period_s = periods.get(str(table.get("name")))
+        if period_s is None:
+            collectors.append(table)
+        elif period_s > 0:
+            collectors.append({**table, "period_s": period_s})
+    budgets = {each.name: each for each in signed.links} if signed is not None else {}
+    links = tuple(_budget(link, budgets.get(link.name)) for link in file.link)
+    age_s = signed.batch_age_s if signed is not None and signed.batch_age_s is not None else file.batch_age_s
+    return Effective(float(age_s), tuple(collectors), links)
+
+
+def _budget(link: LinkSettings, signed: LinkConfig | None) -> LinkConfig:
+    price, currency = round(link.price_per_mb * _MILLI), link.currency
+    if signed is None:
+        return LinkConfig(link.name, link.month_bytes_max, link.reserve_bytes, price, currency)
+    if signed.price_per_mb_milli:
+        price, currency = signed.price_per_mb_milli, signed.currency
+    return LinkConfig(link.name, signed.month_bytes_max, signed.reserve_bytes, price, currency)
+
+
+class Configurator:
+    """Applies configurations one at a time and reports what became of each."""
+
+    def __init__(
+        self,
+        file: EdgeConfig,
+        *,
+        apply: Callable[[Effective], Awaitable[None]],
+        send_receipt: Callable[[Receipt], Awaitable[None]],
+        rejected: frozenset[bytes] = frozenset(),
+        remember_rejected: Callable[[bytes], Awaitable[None]],
+    ) -> None:
+        """`apply` makes a configuration effective or raises; `rejected` are digests that were rolled back before."""
+        self._file = file
+        self._apply = apply
+        self._send_receipt = send_receipt
+        self._rejected = set(rejected)
+        self._remember_rejected = remember_rejected
+        self._current: tuple[bytes, Config] | None = None
+        self._confirming: asyncio.Task[None] | None = None
+        self.applied_version: int | None = None
+
+    async def start(self, digest: bytes | None, config: Config | None) -> None:
+        """Make effective what was applied before the last stop, without a new receipt."""
+        if digest is not None and config is not None and digest not in self._rejected:
+            self._current = (digest, config)
+            self.applied_version = config.version
+        await self._apply(effective(self._file, config if self._current is not None else None))
+
+    async def want(self, digest: bytes, config: Config) -> None:
+        """Apply a trusted configuration, unless it is in force already or was rolled back before."""
+        if (self._current is not None and self._current[0] == digest) or digest in self._rejected:
+            return
+        before = self._current
+        try:
+            await self._apply(effective(self._file, config))
+        except DigitruckError as failure:
+            log.error("config.rejected", version=config.version, reason=str(failure))
+            await self._go_back(digest, config, before, Outcome.REJECTED, str(failure))
+            return
+        self._current = (digest, config)
+        self.applied_version = config.version
+        log.info("config.applied", version=config.version)
+        if self._confirming is not None:
+            self._confirming.cancel()
+            self._confirming = None
+        if config.confirm_within_s is not None:
+            self._confirming = asyncio.create_task(self._await_confirmation(digest, config, before))
+        await self._report(digest, config, Outcome.APPLIED, "")
+
+    def contact(self) -> None:
+        """Hear that the gateway acknowledged something: the configuration in force does not cut the truck off."""
+        if self._confirming is not None:
+            self._confirming.cancel()
+            self._confirming = None
+            log.info("config.confirmed", version=self.applied_version)
+
+    async def _await_confirmation(self, digest: bytes, config: Config, before: tuple[bytes, Config] | None) -> None:
+        assert config.confirm_within_s is not None
+        await asyncio.sleep(config.confirm_within_s)
+        self._confirming = None
+        reason = f"the gateway was not reached within {config.confirm_within_s} s"
+        log.warning("config.rolled_back", version=config.version, reason=reason)
+        await self._go_back(digest, config, before, Outcome.ROLLED_BACK, reason)
+
+    async def _go_back(
+        self, digest: bytes, config: Config, before: tuple[bytes, Config] | None, outcome: Outcome, reason: str
+    ) -> None:
+        self._rejected.add(digest)
+        await self._remember_rejected(digest)
+        self._current = before
+        self.applied_version = before[1].version if before is not None else None
+        await self._apply(effective(self._file, before[1] if before is not None else None))
+        await self._report(digest, config, outcome, reason)
+
+    async def _report(self, digest: bytes, config: Config, outcome: Outcome, reason: str) -> None:
+        await self._send_receipt(
+            Receipt(
+                document=DocumentKind.CONFIG,
+                digest=digest,
+                outcome=outcome,
+                name=version_name(config)[:200],
+                version=config.version,
+                reason=reason[:200],
+            )
+        )

@@ -1,0 +1,333 @@
+"""The truck's daemon: opens what is durable, then runs collectors, recorder, uplink, downlink, bundles and classroom.
+
+Layout of the data folder: `state.db` (queue, documents, settings), `links.db` (sessions and ledger), `identity/` (keys,
+0600), `content/` (bundles), `staging/` (downloads under way). Any task that fails ends the process: the service manager
+starts it again, and everything that was accepted is still there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import structlog
+
+from edge.bundles import Bundles
+from edge.classroom import make_classroom
+from edge.classroom_server import ClassroomServer
+from edge.clock import Clock, kernel_boot_id
+from edge.collectors.base import RealClock
+from edge.collectors.registry import build_collectors, plan_collectors
+from edge.collectors.run import CollectorHealth, Supervisor
+from edge.config import EdgeConfig, LinkSettings
+from edge.configure import Configurator, Effective, effective
+from edge.downlink import Downlink, Wanted, read_wanted
+from edge.fetch import Fetch
+from edge.identity import Enrolment, load_identity
+from edge.installer import Installer
+from edge.link import Link
+from edge.notify import notify
+from edge.recorder import Recorder
+from edge.situation import Situation
+from edge.spending import Spending
+from edge.uplink import Contact, Uplink
+from protocol.budget import Cap, period_of
+from protocol.documents import Config
+from protocol.errors import LocalError, PeerError
+from protocol.numbers import PIECE_BYTES, DocumentKind, Precedence
+from protocol.trust import Trusted, TrustedSet
+from store.database import open_database
+from store.documents import Documents
+from store.links import open_links
+from store.parcels import ParcelQueue
+from store.schema import STATE
+from store.settings import Settings
+from store.staging import Staging
+from store.writer import Writer
+
+log = structlog.get_logger("edge.daemon")
+
+_MB = 1_000_000
+_CLOCK_FLOOR, _CLOCK_BOOT, _CLOCK_OFFSET = "clock.floor_s", "clock.boot", "clock.offset_ms"
+_CONFIG_REJECTED = "config.rejected"
+_REJECTED_KEPT = 64
+_HOUSEKEEPING_S = 3600.0
+_WATCHDOG_S = 20.0
+_LEDGER_S = 60.0
+
+
+class Edge:
+    """A running truck; make one with `start`, then await `run`."""
+
+    def __init__(self, config: EdgeConfig, data: Path, *, backoff_max_s: float = 300.0) -> None:
+        self.config = config
+        self._data = data
+        self._backoff_max_s = backoff_max_s
+        self.wanted = Wanted(None, (), {})
+        self._supervising: asyncio.Task[None] | None = None
+        self.supervisor: Supervisor | None = None
+
+    async def start(self) -> None:
+        """Open everything; nothing is sent yet. Raises `LocalError` with the next step."""
+        config, data = self.config, self._data
+        self.keys, self.enrolment = load_identity(data / "identity")
+        now_s = 0
+        self.state = open_database(data / "state.db", schema=STATE, share_bytes=config.state_mb_max * _MB, now_s=now_s)
+        caps = {link.name: Cap.of(link) for link in effective(config, None).links}
+        self.links_store = open_links(data / "links.db", caps, now_s=now_s)
+        self.ledger = self.links_store.ledger
+        settings = Settings(self.state)
+        self.clock = _load_clock(settings)
+        self.documents = Documents(self.state)
+        self.trust = _load_trust(self.documents, self.enrolment, self.clock)
+        self.queue = ParcelQueue(self.state, self.enrolment.truck)
+        rejected = settings.get(_CONFIG_REJECTED) or b""
+        self.writer = Writer(self.state)
+        self.writer.start()
+        self._settings = settings
+        self.recorder = Recorder(
+            truck=self.enrolment.truck,
+            key=self.keys.signing,
+            database=self.state,
+            queue=self.queue,
+            writer=self.writer,
+            clock=self.clock,
+            batch_age_s=config.batch_age_s,
+            on_parcel=self._on_parcel,
+        )
+        self.links = tuple(self._link(each) for each in config.link)
+        self.uplink = Uplink(
+            self.links,
+            self.queue,
+            self.writer,
+            self.clock,
+            patience_s=config.patience_s,
+            affordable=lambda link, precedence: self.uplink.links[link].affordable(precedence),
+            on_contact=self._on_contact,
+            on_time=self._on_time,
+            reseal=self.recorder.reseal,
+            backoff_max_s=self._backoff_max_s,
+        )
+        self.installer = Installer(data / "content", bytes_max=config.content_mb_max * _MB)
+        self.bundles = Bundles(
+            self.uplink,
+            self.installer,
+            start_fetch=self._start_fetch,
+            send_receipt=self.recorder.receipt,
+            wall_ms=lambda: int((self.clock.wall_s() or 0) * 1000),
+        )
+        self.downlink = Downlink(
+            self.uplink,
+            self.trust,
+            self.documents,
+            self.writer,
+            self.clock,
+            fetch=self._fetch_document,
+            send_receipt=self.recorder.receipt,
+            on_wanted=self._on_wanted,
+        )
+        self.configurator = Configurator(
+            config,
+            apply=self._apply,
+            send_receipt=self.recorder.receipt,
+            rejected=frozenset(rejected[at : at + 32] for at in range(0, len(rejected), 32)),
+            remember_rejected=self._remember_rejected,
+        )
+        self.situation = Situation(self)
+        app = make_classroom(config.classroom, recorder=self.recorder, status=self.situation, content=self.situation)
+        self.classroom = ClassroomServer(app, config.classroom.listen)
+        await self.classroom.start()
+        await self.recorder.recover()
+        signed = self._newest_config()
+        await self.configurator.start(signed[0] if signed else None, signed[1] if signed else None)
+        await self.situation.refresh()
+        log.info("edge.started", truck=self.enrolment.truck, classroom=self.classroom.address)
+
+    async def run(self) -> None:
+        """Work until cancelled; raise what ended it."""
+        notify("READY=1")
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.uplink.run(), name="uplink")
+            group.create_task(self.recorder.run(), name="recorder")
+            group.create_task(self.downlink.run(), name="downlink")
+            group.create_task(self.bundles.run(), name="bundles")
+            group.create_task(self.situation.run(), name="situation")
+            group.create_task(self._keep_house(), name="housekeeping")
+            group.create_task(self._write_ledger(), name="ledger")
+            group.create_task(self._watchdog(), name="watchdog")
+
+    async def close(self) -> None:
+        """Stop; what is queued stays queued."""
+        if self._supervising is not None:
+            self._supervising.cancel()
+            await asyncio.gather(self._supervising, return_exceptions=True)
+        await self.classroom.stop()
+        for link in self.links:
+            await link.close()
+        await self.writer.close()
+        self.links_store.close()
+        self.state.close()
+
+    def health(self) -> Sequence[CollectorHealth]:
+        """Return how each collector does."""
+        return () if self.supervisor is None else self.supervisor.health()
+
+    # -- the parts talk to each other through these --------------------------------------------------------------------
+
+    def _link(self, settings: LinkSettings) -> Link:
+        return Link(
+            settings,
+            keys=self.keys,
+            gateways=self.enrolment.addresses,
+            gateway_key=self.enrolment.gateway_key,
+            contexts=self.links_store.contexts,
+            spending=Spending(settings.name, self.ledger, period=self.period),
+            monotonic=self.clock.monotonic,
+        )
+
+    async def _on_parcel(self) -> None:
+        await self.uplink.reload()
+
+    async def _on_contact(self, contact: Contact) -> None:
+        self.configurator.contact()
+        if contact.ack.schemas:
+            await self.recorder.offer_again(contact.ack.schemas)
+        await self.downlink.contact(contact)
+
+    async def _on_time(self, time_s: int, rtt_s: float) -> None:
+        was_known = self.clock.wall_s() is not None
+        if not self.clock.learn(time_s, rtt_s):
+            return
+        await self.writer.run(self._save_clock)
+        log.info("clock.synced", time_s=time_s)
+        if not was_known:
+            await self.recorder.clock_known()
+
+    def _save_clock(self) -> None:
+        self._settings.raise_int(_CLOCK_FLOOR, self.clock.floor_s)
+        self._settings.put_int(_CLOCK_BOOT, self.clock.boot)
+        self._settings.put_int(_CLOCK_OFFSET, round((self.clock.offset_s or 0.0) * 1000))
+
+    async def _on_wanted(self, wanted: Wanted) -> None:
+        self.wanted = wanted
+        if wanted.config is not None:
+            await self.configurator.want(*wanted.config)
+        self.bundles.want(wanted.rollouts, wanted.manifests)
+
+    async def _remember_rejected(self, digest: bytes) -> None:
+        def remember() -> None:
+            known = self._settings.get(_CONFIG_REJECTED) or b""
+            self._settings.put(_CONFIG_REJECTED, (known + digest)[-32 * _REJECTED_KEPT :])
+
+        await self.writer.run(remember)
+
+    async def _apply(self, settings: Effective) -> None:
+        """Make a configuration effective: the batches' age, the budgets, and the collectors started anew."""
+        plans = plan_collectors(settings.collectors)
+        self.recorder.batch_age_s = settings.batch_age_s
+        self.ledger.set_caps({each.name: Cap.of(each) for each in settings.links})
+        for link in self.links:
+            budget = next((each for each in settings.links if each.name == link.name), None)
+            link.price = budget.price_per_mb_milli / 1000 if budget is not None else link.settings.price_per_mb
+        if self._supervising is not None:
+            self._supervising.cancel()
+            await asyncio.gather(self._supervising, return_exceptions=True)
+        built = build_collectors(plans)
+        for problem in built.problems:
+            log.warning("collector.unusable", collector=problem.name, reason=problem.error)
+        for collector in built.collectors:
+            channels = [spec.to_channel() for spec in collector.channels]
+            await self.recorder.open_series(collector.name, channels, collector.period_s)
+        self.supervisor = Supervisor(
+            built.collectors, on_row=self.recorder.on_row, clock=RealClock(self.clock.monotonic)
+        )
+        self._supervising = asyncio.create_task(self.supervisor.run(), name="collectors")
+
+    async def _start_fetch(self, digest: bytes, size: int, precedence: Precedence, cause: str) -> Fetch:
+        open_staging = partial(
+            Staging,
+            self.state,
+            self._data / "staging",
+            digest,
+            size,
+            PIECE_BYTES,
+            bytes_max=self.config.content_mb_max * _MB,
+        )
+        staging = await self.writer.run(open_staging)
+        return Fetch(
+            self.uplink,
+            self.writer,
+            staging,
+            precedence=precedence,
+            cause=cause,
+            monotonic=self.clock.monotonic,
+        )
+
+    async def _fetch_document(self, digest: bytes, size: int, precedence: Precedence, cause: str) -> bytes:
+        fetch = await self._start_fetch(digest, size, precedence, cause)
+        path = await fetch.run()
+        try:
+            return await asyncio.to_thread(path.read_bytes)
+        finally:
+            await self.writer.run(fetch.staging.forget)
+
+    def _newest_config(self) -> tuple[bytes, Config] | None:
+        """Return the configuration of the newest trusted desired state, as stored."""
+        wanted = read_wanted(self.documents, self.enrolment.truck)
+        return wanted.config
+
+    async def _keep_house(self) -> None:
+        while True:
+            await asyncio.sleep(_HOUSEKEEPING_S)
+            await self.writer.run(lambda: self.queue.prune(self.clock.at_least_s()))
+            if self.clock.wall_s() is not None:
+                self.clock.floor_s = max(self.clock.floor_s, self.clock.at_least_s())
+                await self.writer.run(self._save_clock)
+
+    async def _write_ledger(self) -> None:
+        while True:
+            await asyncio.sleep(_LEDGER_S)
+            self.ledger.flush()
+
+    async def _watchdog(self) -> None:
+        # A ping proves that the loop turns and that the database takes writes; nothing less is worth one.
+        while True:
+            await self.writer.run(lambda: self._settings.put_int("watchdog.beat", int(self.clock.monotonic())))
+            notify("WATCHDOG=1")
+            await asyncio.sleep(_WATCHDOG_S)
+
+    def period(self) -> int | None:
+        """Return the billing period (year * 100 + month, UTC), or None while the clock is not trusted."""
+        wall_s = self.clock.wall_s()
+        if wall_s is None:
+            return None
+        return period_of(int(wall_s))
+
+
+def _load_clock(settings: Settings) -> Clock:
+    boot = kernel_boot_id()
+    same_boot = settings.get_int(_CLOCK_BOOT) == boot
+    offset_s = settings.get_int(_CLOCK_OFFSET) / 1000 if same_boot else None
+    return Clock(boot=boot, floor_s=settings.get_int(_CLOCK_FLOOR), offset_s=offset_s)
+
+
+def _load_trust(documents: Documents, enrolment: Enrolment, clock: Clock) -> TrustedSet:
+    root = documents.current(DocumentKind.ROOT)
+    if root is None:
+        raise LocalError("the trusted root is gone from the database: run `digitruck-edge join` with a new code")
+    highest: dict[tuple[DocumentKind, str], Trusted] = {}
+    for kind in (DocumentKind.DELEGATION, DocumentKind.DESIRED, DocumentKind.CONFIG, DocumentKind.ROLLOUT):
+        for name in documents.names(kind):
+            held = documents.current(kind, name)
+            if held is not None:
+                highest[(kind, name)] = Trusted(held.version, held.digest)
+    trust = TrustedSet(root.signed, truck=enrolment.truck, group=enrolment.group, highest=highest)
+    delegation = documents.current(DocumentKind.DELEGATION)
+    if delegation is not None:
+        try:
+            trust.accept_delegation(delegation.signed, clock.at_least_s())
+        except PeerError as error:
+            log.warning("delegation.unusable", reason=str(error))
+    return trust

@@ -1,0 +1,272 @@
+"""The downlink: from a desired digest in an acknowledgement to documents that are trusted, applied and receipted.
+
+The truck never polls: an acknowledgement that names another desired state than the last one it reported starts a sync.
+Each document is fetched once, verified by the trusted set, and persisted with the versions it raised before anything
+acts on it. What is refused is refused with a receipt that says why; the rest goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import structlog
+from aiocoap.numbers import codes
+
+from edge.clock import Clock
+from edge.link import LinkDownError, SessionLostError
+from edge.uplink import Contact, Uplink
+from protocol import cose
+from protocol.documents import Config, D, Delegation, Desired, DesiredEntry, Document, Rollout, parse_document
+from protocol.errors import BudgetExceededError, PeerError, RollbackError, UntrustedError
+from protocol.messages import Receipt
+from protocol.numbers import (
+    DESIRED_DIGEST_BYTES,
+    DOCUMENT_INLINE_BYTES_MAX,
+    PATH_DOCUMENT,
+    DocumentKind,
+    Outcome,
+    Precedence,
+)
+from protocol.trust import TrustedSet, version_name
+from store.documents import Documents, TrustedDocument
+from store.writer import Writer
+
+log = structlog.get_logger("edge.downlink")
+
+_REQUEST_TIMEOUT_S = 20.0
+_RETRY_FIRST_S, _RETRY_MAX_S = 5.0, 600.0
+_TRIES_A_LINK = 3
+
+FetchObject = Callable[[bytes, int, Precedence, str], Awaitable[bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the trusted documents ask of this truck: a configuration (and its digest), rollouts, signed manifests."""
+
+    config: tuple[bytes, Config] | None
+    rollouts: tuple[Rollout, ...]
+    manifests: dict[bytes, bytes]
+
+
+class Downlink:
+    """Keeps the truck's documents at the desired state."""
+
+    def __init__(
+        self,
+        uplink: Uplink,
+        trust: TrustedSet,
+        documents: Documents,
+        writer: Writer,
+        clock: Clock,
+        *,
+        fetch: FetchObject,
+        send_receipt: Callable[[Receipt], Awaitable[None]],
+        on_wanted: Callable[[Wanted], Awaitable[None]],
+    ) -> None:
+        """`fetch(digest, size, precedence, cause)` brings a large object; `on_wanted` acts on what is trusted now."""
+        self._uplink = uplink
+        self._trust = trust
+        self._documents = documents
+        self._writer = writer
+        self._clock = clock
+        self._fetch = fetch
+        self._send_receipt = send_receipt
+        self._on_wanted = on_wanted
+        self._wake = asyncio.Event()
+        self._heard: bytes | None = None
+        self._reported: bytes | None = None
+
+    async def contact(self, contact: Contact) -> None:
+        """Hear an acknowledgement; cheap unless it names a desired state that is new here."""
+        desired = contact.ack.desired
+        if desired is not None and desired not in (self._heard, self._reported):
+            self._heard = desired
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Sync whenever it is asked for, until cancelled."""
+        await self._on_wanted(await self.wanted())
+        pause_s = _RETRY_FIRST_S
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            try:
+                await self._sync()
+                pause_s = _RETRY_FIRST_S
+            except (LinkDownError, SessionLostError, BudgetExceededError) as failure:
+                log.info("sync.waits", reason=str(failure))
+                await asyncio.sleep(pause_s)
+                pause_s = min(_RETRY_MAX_S, 2 * pause_s)
+                self._wake.set()
+            except PeerError as failure:
+                # Not believable: last good stays. The next acknowledgement names it again if it is still desired.
+                log.warning("sync.refused", reason=str(failure))
+                self._heard = None
+
+    async def wanted(self) -> Wanted:
+        """Return what the documents that are trusted now ask for."""
+        return await self._writer.run(lambda: read_wanted(self._documents, self._trust.truck or ""))
+
+    async def _held(self, digest: bytes) -> bytes | None:
+        found: TrustedDocument | None = await self._writer.run(lambda: self._documents.by_digest(digest))
+        return None if found is None else found.signed
+
+    async def _sync(self) -> None:
+        signed = await self._get(("desired",))
+        desired = await self._believe_desired(signed)
+        refused = 0
+        named = await self._manifests_named(desired)
+        for entry in desired.entries:
+            held = await self._held(entry.digest)
+            if held is not None and entry.document is not DocumentKind.MANIFEST:
+                continue
+            try:
+                await self._take(entry, held, named)
+            except PeerError as failure:
+                refused += 1
+                log.warning("document.refused", kind=entry.document.name.lower(), reason=str(failure))
+                await self._receipt(entry.document, entry.digest, Outcome.REJECTED, "", entry.version, str(failure))
+            if entry.document is DocumentKind.ROLLOUT:
+                named = await self._manifests_named(desired)
+        digest = cose.digest(signed)
+        self._reported = digest[:DESIRED_DIGEST_BYTES]
+        outcome = Outcome.APPLIED if not refused else Outcome.HELD
+        await self._receipt(DocumentKind.DESIRED, digest, outcome, "", desired.version, "")
+        await self._on_wanted(await self.wanted())
+
+    async def _believe_desired(self, signed: bytes) -> Desired:
+        """Accept a desired state; when the gateway's key is not the one that is known, learn newer roots first."""
+        try:
+            desired = self._trust.accept_desired(signed, self._clock.at_least_s())
+        except PeerError as failure:
+            if isinstance(failure, RollbackError) or not await self._learn_roots(signed):
+                raise
+            desired = self._trust.accept_desired(signed, self._clock.at_least_s())
+        await self._persist(desired, signed)
+        return desired
+
+    async def _learn_roots(self, signed: bytes) -> bool:
+        """Follow the chain of roots that an unverified desired state names; each must follow the one before."""
+        claimed = _read(signed, Desired)
+        learnt = False
+        for entry in sorted(claimed.entries, key=lambda each: each.version):
+            if entry.document is DocumentKind.ROOT and entry.version > self._trust.root.version:
+                root = await self._bring(entry)
+                await self._persist(self._trust.update_root(root), root)
+                learnt = True
+        return learnt
+
+    async def _manifests_named(self, desired: Desired) -> set[bytes]:
+        named = set()
+        for entry in desired.entries:
+            if entry.document is DocumentKind.ROLLOUT:
+                signed = await self._held(entry.digest)
+                if signed is not None and (manifest := _read(signed, Rollout).manifest) is not None:
+                    named.add(manifest)
+        return named
+
+    async def _take(self, entry: DesiredEntry, held: bytes | None, named: set[bytes]) -> None:
+        now_s = self._clock.at_least_s()
+        if entry.document is DocumentKind.ROOT:
+            if entry.version > self._trust.root.version:
+                root = await self._bring(entry)
+                await self._persist(self._trust.update_root(root), root)
+            return
+        if entry.document is DocumentKind.MANIFEST and entry.digest not in named:
+            raise UntrustedError("no rollout that is trusted names this manifest")
+        signed = held if held is not None else await self._bring(entry)
+        if entry.document is DocumentKind.MANIFEST:
+            document: Document = self._trust.accept_manifest(signed, now_s, named=entry.digest)
+        else:
+            document = self._trust.accept(signed, entry.document, now_s)
+        await self._persist(document, signed)
+        if isinstance(document, Delegation):
+            await self._receipt(document.kind, entry.digest, Outcome.APPLIED, "", document.version, "")
+
+    async def _bring(self, entry: DesiredEntry) -> bytes:
+        if entry.size <= DOCUMENT_INLINE_BYTES_MAX:
+            query = base64.urlsafe_b64encode(entry.digest).decode().rstrip("=")
+            signed = await self._get((query,))
+        else:
+            signed = await self._fetch(entry.digest, entry.size, Precedence.PRIORITY, "document")
+        if cose.digest(signed) != entry.digest:
+            raise UntrustedError("the gateway sent other bytes than its desired state names")
+        return signed
+
+    async def _get(self, query: tuple[str, ...]) -> bytes:
+        """Get a small document over the best link that may carry it now."""
+        last: Exception = LinkDownError("no link may be used now")
+        for link in sorted(self._uplink.links.values(), key=lambda each: each.price):
+            if not self._uplink.may(link, Precedence.PRIORITY):
+                continue
+            for _ in range(_TRIES_A_LINK):
+                try:
+                    answered = await link.request(
+                        codes.GET,
+                        PATH_DOCUMENT,
+                        b"",
+                        precedence=Precedence.PRIORITY,
+                        cause="document",
+                        timeout_s=min(_REQUEST_TIMEOUT_S, 3 * (link.rtt_s or 2.0) + 1.0),
+                        query=query,
+                        answer_bytes=DOCUMENT_INLINE_BYTES_MAX,
+                    )
+                except SessionLostError as failure:
+                    link.session_lost()
+                    last = failure
+                except LinkDownError as failure:
+                    last = failure
+                else:
+                    return answered.payload
+        raise last
+
+    async def _persist(self, document: Document, signed: bytes) -> None:
+        kind, name, version = document.kind, version_name(document), document.version
+        digest = cose.digest(signed)
+        if kind is DocumentKind.MANIFEST:
+            # Its rollout's version counts, not its own: an operator may go back to an older manifest on purpose.
+            name = digest.hex()
+        now_s = self._clock.at_least_s()
+        await self._writer.run(lambda: self._documents.put_trusted(kind, name, version, digest, signed, now_s))
+
+    async def _receipt(
+        self, kind: DocumentKind, digest: bytes, outcome: Outcome, name: str, version: int, reason: str
+    ) -> None:
+        wall_s = self._clock.wall_s()
+        receipt = Receipt(
+            document=kind,
+            digest=digest,
+            outcome=outcome,
+            name=name,
+            version=version,
+            reason=reason[:200],
+            time_ms=0 if wall_s is None else int(wall_s * 1000),
+        )
+        await self._send_receipt(receipt)
+
+
+def read_wanted(documents: Documents, truck: str) -> Wanted:
+    """Return what the newest trusted desired state of `truck` asks for, as far as its documents are held."""
+    desired = documents.current(DocumentKind.DESIRED, truck)
+    config: tuple[bytes, Config] | None = None
+    rollouts: list[Rollout] = []
+    manifests: dict[bytes, bytes] = {}
+    for entry in _read(desired.signed, Desired).entries if desired is not None else ():
+        held = documents.by_digest(entry.digest)
+        if held is None:
+            continue
+        if entry.document is DocumentKind.MANIFEST:
+            manifests[entry.digest] = held.signed
+        elif entry.document is DocumentKind.CONFIG:
+            config = (entry.digest, _read(held.signed, Config))
+        elif entry.document is DocumentKind.ROLLOUT:
+            rollouts.append(_read(held.signed, Rollout))
+    return Wanted(config, tuple(rollouts), manifests)
+
+
+def _read(signed: bytes, kind: type[D]) -> D:
+    return parse_document(signed, kind)[0]

@@ -1,0 +1,150 @@
+"""Fetching one object in pieces, over whichever links may carry it, into a staging area that survives a power cut."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+from aiocoap.numbers import codes
+
+from edge.link import Link, LinkDownError, RefusedError, SessionLostError
+from edge.uplink import Uplink
+from protocol.errors import BudgetExceededError, PeerError
+from protocol.numbers import PATH_PIECES, PIECE_BYTES, Precedence
+from protocol.transfer import Ask, Transfer
+from store.staging import Staging
+from store.writer import Writer
+
+log = structlog.get_logger("edge.fetch")
+
+_BACKOFFS_TO_DOWN = 3
+_TIMEOUT_MAX_S = 60.0
+_WAIT_S = 2.0
+
+
+class Fetch:
+    """One object on its way to this truck."""
+
+    def __init__(
+        self,
+        uplink: Uplink,
+        writer: Writer,
+        staging: Staging,
+        *,
+        precedence: Precedence,
+        cause: str,
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._uplink = uplink
+        self._writer = writer
+        self.staging = staging
+        self._precedence = precedence
+        self._cause = cause
+        self._monotonic = monotonic
+        self._transfer = Transfer(staging.digest, staging.size, staging.missing(), piece_bytes=PIECE_BYTES)
+        self._wake = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._resting: dict[str, float] = {}
+        self._refusal: RefusedError | None = None
+
+    @property
+    def pieces(self) -> int:
+        """How many pieces the object has."""
+        return self.staging.pieces
+
+    @property
+    def pieces_left(self) -> int:
+        """How many pieces have not arrived."""
+        return self._transfer.pieces_left
+
+    async def run(self) -> Path:
+        """Fetch until the object is whole and verified; return its file. Raises `RefusedError`, `MalformedError`.
+
+        While no link may carry it, it waits: an outage of weeks costs nothing.
+        """
+        try:
+            while not self._transfer.complete:
+                if self._refusal is not None:
+                    raise self._refusal
+                for link in self._uplink.links.values():
+                    self._pump(link)
+                await self._pause()
+                self._count_losses()
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+        return await self._writer.run(lambda: self.staging.complete())
+
+    async def forget(self) -> None:
+        """Drop the staged bytes: they are not needed any more."""
+        await self._writer.run(self.staging.forget)
+
+    def _pump(self, link: Link) -> None:
+        now = self._monotonic()
+        if now < self._resting.get(link.name, 0.0):
+            return
+        while self._uplink.may(link, self._precedence):
+            ask = self._transfer.poll_transmit(link.name, now)
+            if ask is None:
+                return
+            task = asyncio.create_task(self._ask(link, ask), name=f"piece-{link.name}-{ask.number}")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _ask(self, link: Link, ask: Ask) -> None:
+        timeout_s = min(_TIMEOUT_MAX_S, 4 * self._transfer.flight(link.name).pace.rto_s)
+        try:
+            answered = await link.request(
+                codes.FETCH,
+                PATH_PIECES,
+                ask.request.encode(),
+                precedence=self._precedence,
+                cause=self._cause,
+                timeout_s=timeout_s,
+                answer_bytes=PIECE_BYTES,
+            )
+            index = self._transfer.handle_piece(link.name, ask, answered.payload, self._monotonic())
+        except (LinkDownError, SessionLostError, BudgetExceededError, PeerError) as failure:
+            self._transfer.handle_loss(link.name, ask.number)
+            self._failed(link, failure)
+            return
+        finally:
+            self._wake.set()
+        if index is not None:
+            await self._writer.run(lambda: self.staging.put(index, answered.payload))
+
+    def _failed(self, link: Link, failure: Exception) -> None:
+        if isinstance(failure, RefusedError):
+            self._refusal = failure
+        elif isinstance(failure, SessionLostError):
+            link.session_lost()
+            self._rest(link)
+        elif isinstance(failure, BudgetExceededError):
+            self._rest(link)
+        elif isinstance(failure, PeerError):
+            log.warning("piece.unusable", link=link.name, reason=str(failure))
+
+    def _count_losses(self) -> None:
+        # Losses are counted by the flight of each link, so one link that went silent does not stop the others.
+        self._transfer.handle_timeout(self._monotonic())
+        for link in self._uplink.links.values():
+            backoffs = self._transfer.flight(link.name).pace.backoffs
+            if backoffs >= _BACKOFFS_TO_DOWN:
+                link.mark_down()
+                self._rest(link)
+
+    def _rest(self, link: Link) -> None:
+        self._resting[link.name] = self._monotonic() + 30.0
+
+    async def _pause(self) -> None:
+        self._wake.clear()
+        until = self._transfer.poll_timeout()
+        wait_s = _WAIT_S if until is None else min(_WAIT_S, max(0.01, until - self._monotonic()))
+        try:
+            async with asyncio.timeout(wait_s):
+                await self._wake.wait()
+        except TimeoutError:
+            return

@@ -1,0 +1,319 @@
+"""One uplink of the truck: a metered socket bound to it, one OSCORE session with the gateway, requests with a timeout.
+
+NON requests and our own reliability throughout: a confirmable request would block its successors and retransmit after
+nobody wants it any more. A session begins with EDHOC, whose third message rides on the first request; it is kept in the
+database and only made anew when the gateway no longer knows it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+import structlog
+from aiocoap import error, oscore
+from aiocoap.message import Message
+from aiocoap.numbers import codes
+from aiocoap.numbers.types import NON
+from aiocoap.transports.oscore import OSCOREAddress
+
+from edge.config import LinkSettings
+from edge.identity import Keys
+from edge.spending import Spending, Unmetered
+from protocol.edhoc import Initiator
+from protocol.errors import BudgetExceededError, DigitruckError, PeerError
+from protocol.numbers import OSCORE_REKEY_AFTER, PATH_EDHOC, Precedence
+from protocol.oscore import InitiatingContext, LinkContext, Secrets
+from store.coapcontext import MeteredContext, client_context
+from store.contexts import Contexts, StoredContext
+from store.errors import ContextGoneError
+
+log = structlog.get_logger("edge.link")
+
+_HANDSHAKE_TRIES = 4
+_HANDSHAKE_FIRST_S = 3.0
+_REKEY_PAUSE_S = 120.0
+_LOSS_MEMORY = 200
+_MESSAGE_2_BYTES = 80
+ANSWER_BYTES = 200
+
+
+class LinkDownError(DigitruckError):
+    """Nothing comes back over this link now; it is worth trying again later."""
+
+
+class SessionLostError(DigitruckError):
+    """The gateway does not know this session (any more): a new handshake is needed."""
+
+
+class RefusedError(PeerError):
+    """The gateway answered with an error."""
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(f"the gateway answered {code}: {text}" if text else f"the gateway answered {code}")
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A response's payload, how long it took, and the code it came with."""
+
+    payload: bytes
+    rtt_s: float
+
+
+class Link:
+    """A link and its session. `usable` is what the scheduler is told; `down_since` is monotonic."""
+
+    def __init__(
+        self,
+        settings: LinkSettings,
+        *,
+        keys: Keys,
+        gateways: tuple[str, ...],
+        gateway_key: bytes,
+        contexts: Contexts | None,
+        spending: Spending | Unmetered,
+        monotonic: Callable[[], float],
+    ) -> None:
+        """`contexts` None: a truck that joins, whose session ends with that."""
+        self.settings = settings
+        self.name = settings.name
+        self.usable = True
+        self.down_since = 0.0
+        self.last_contact: float | None = None
+        self.rtt_s: float | None = None
+        self.price = settings.price_per_mb
+        self._keys = keys
+        self._gateways = settings.gateways or gateways
+        self._gateway_at = 0
+        self._gateway_key = gateway_key
+        self._contexts = contexts
+        self._monotonic = monotonic
+        self._spending = spending
+        self._sent = self._lost = 0
+        self._coap: MeteredContext | None = None
+        self._session: LinkContext | None = None
+        self._opening = asyncio.Lock()
+        self._rekey_after = 0.0
+
+    @property
+    def gateway(self) -> str:
+        """The address of the gateway that this link talks to now."""
+        return self._gateways[self._gateway_at % len(self._gateways)]
+
+    def next_gateway(self) -> None:
+        """Turn to the next gateway of the list; its session is another one."""
+        if len(self._gateways) > 1:
+            self._gateway_at += 1
+            self._session = None
+
+    async def request(
+        self,
+        code: codes.Code,
+        path: str,
+        payload: bytes,
+        *,
+        precedence: Precedence,
+        cause: str,
+        timeout_s: float,
+        query: tuple[str, ...] = (),
+        answer_bytes: int = ANSWER_BYTES,
+    ) -> Answered:
+        """Send one request over OSCORE and return its answer, of at most `answer_bytes` of payload as a rule.
+
+        Raises `LinkDownError` (no answer in time), `SessionLostError`, `RefusedError`, `BudgetExceededError`.
+        """
+        session = await self._ensure_session()
+        message = Message(code=code, mtype=NON, uri_path=[path], uri_query=list(query), payload=payload)
+        message.remote = OSCOREAddress(session, await self._remote())
+        started = self._monotonic()
+        size = len(payload) + sum(len(each) for each in query)
+        response = await self._exchange(message, timeout_s, precedence, cause, size, answer_bytes)
+        self._heard(self._monotonic() - started)
+        if not response.code.is_successful():
+            raise RefusedError(str(response.code), response.payload.decode("utf-8", "replace")[:128])
+        return Answered(response.payload, self._monotonic() - started)
+
+    def session_lost(self) -> None:
+        """Give up the session; the next request makes a new one, but not more often than every two minutes."""
+        now = self._monotonic()
+        if now >= self._rekey_after:
+            self._rekey_after = now + _REKEY_PAUSE_S
+            self._session = None
+            if self._contexts is not None:
+                self._contexts.drop(self.name)
+            log.warning("session.lost", link=self.name, gateway=self.gateway)
+
+    async def join(self) -> bytes:
+        """Run EDHOC as a truck that the gateway does not know yet; return the credential it was done with."""
+        await self._handshake(joining=True)
+        return self._keys.edhoc.credential
+
+    async def close(self) -> None:
+        """Close the socket."""
+        if self._coap is not None:
+            await self._coap.shutdown()
+            self._coap = None
+
+    def mark_down(self) -> None:
+        """Note that the link does not answer; a socket that broke is opened again."""
+        if self.usable:
+            self.usable = False
+            self.down_since = self._monotonic()
+            log.warning("link.down", link=self.name, gateway=self.gateway)
+
+    def _heard(self, rtt_s: float) -> None:
+        self.last_contact = self._monotonic()
+        self.rtt_s = rtt_s if self.rtt_s is None else 0.875 * self.rtt_s + 0.125 * rtt_s
+        if not self.usable:
+            self.usable = True
+            log.info("link.up", link=self.name, gateway=self.gateway)
+
+    @property
+    def loss(self) -> float | None:
+        """The share of requests that got no answer in time, of the last hundred or so."""
+        return self._lost / self._sent if self._sent else None
+
+    def affordable(self, precedence: Precedence) -> bool:
+        """Return whether the budget holds at least one more exchange of this precedence."""
+        return self._spending.affordable(precedence)
+
+    def _count(self, *, lost: bool) -> None:
+        if self._sent >= _LOSS_MEMORY:
+            self._sent, self._lost = self._sent // 2, self._lost // 2
+        self._sent += 1
+        self._lost += lost
+
+    async def _exchange(
+        self,
+        message: Message,
+        timeout_s: float,
+        precedence: Precedence,
+        cause: str,
+        request_bytes: int,
+        answer_bytes: int,
+    ) -> Message:
+        charge = self._spending.open(precedence, cause, request_bytes=request_bytes, answer_bytes=answer_bytes)
+        message.account = charge
+        try:
+            response = await self._answer(message, timeout_s)
+        except LinkDownError:
+            self._count(lost=True)
+            raise
+        finally:
+            self._spending.settle(charge)
+        self._count(lost=False)
+        return response
+
+    async def _answer(self, message: Message, timeout_s: float) -> Message:
+        coap = await self._open()
+        request = coap.request(message, handle_blockwise=False)
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await request.response
+        except TimeoutError as failure:
+            raise LinkDownError(f"no answer over {self.name} within {timeout_s:.1f} s") from failure
+        except oscore.NotAProtectedMessage as failure:
+            raise SessionLostError(f"the gateway does not know the session of {self.name}") from failure
+        except oscore.ProtectionInvalid as failure:
+            raise SessionLostError(f"an answer over {self.name} does not verify") from failure
+        except ContextGoneError as failure:
+            raise SessionLostError(f"the session of {self.name} is gone from the database") from failure
+        except (error.Error, OSError) as failure:
+            if isinstance(failure.__cause__, BudgetExceededError):
+                raise failure.__cause__ from None
+            raise LinkDownError(f"{self.name}: {failure or type(failure).__name__}") from failure
+
+    async def _open(self) -> MeteredContext:
+        if self._coap is None:
+            self._coap = await client_context(
+                on_datagram=self._spending.on_datagram,
+                before_send=self._spending.before_send,
+                interface=self.settings.interface,
+            )
+        return self._coap
+
+    async def _remote(self) -> object:
+        host, _, port = self.gateway.rpartition(":")
+        host = host.strip("[]")
+        try:
+            ip_address(host)
+        except ValueError:
+            host = await self._resolve(host)
+        return (await self._open()).remote_at((host, int(port)))
+
+    async def _resolve(self, host: str) -> str:
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(host, None)
+        except OSError as failure:
+            raise LinkDownError(f"{host} does not resolve over {self.name}") from failure
+        return str(found[0][4][0])
+
+    async def _ensure_session(self) -> LinkContext:
+        async with self._opening:
+            if self._session is not None and self._session.sender_sequence_number < OSCORE_REKEY_AFTER:
+                return self._session
+            if self._session is None and self._contexts is not None:
+                stored = self._contexts.get(self.name)
+                if stored is not None and stored.gateway == self.gateway:
+                    self._session = self._resume(stored, self._contexts)
+                    return self._session
+            await self._handshake(joining=False)
+            assert self._session is not None
+            return self._session
+
+    @staticmethod
+    def _resume(stored: StoredContext, contexts: Contexts) -> LinkContext:
+        secrets = Secrets(stored.master_secret, stored.master_salt, stored.sender_id, stored.recipient_id)
+        return LinkContext(
+            secrets,
+            first_sequence=stored.sequence_reserved,
+            reserve=lambda below: contexts.reserve(stored.id, below),
+            echo=os.urandom(8),
+        )
+
+    def _made_durable(self, secrets: Secrets) -> Callable[[int], None]:
+        """Store a new session and return how its sequence numbers are reserved."""
+        if self._contexts is None:
+            return lambda below: None
+        contexts = self._contexts
+        stored = contexts.put(
+            self.name,
+            gateway=self.gateway,
+            master_secret=secrets.master_secret,
+            master_salt=secrets.master_salt,
+            sender_id=secrets.sender_id,
+            recipient_id=secrets.recipient_id,
+        )
+        return lambda below: contexts.reserve(stored.id, below)
+
+    async def _handshake(self, *, joining: bool) -> None:
+        initiator = Initiator(self._keys.edhoc, self._gateway_key, link=self.name, joining=joining)
+        first = initiator.message_1()
+        wait_s = _HANDSHAKE_FIRST_S
+        for _ in range(_HANDSHAKE_TRIES):
+            message = Message(code=codes.POST, mtype=NON, uri_path=list(PATH_EDHOC), payload=first)
+            message.remote = await self._remote()
+            pause_s = wait_s * random.uniform(1.0, 1.3)  # noqa: S311 - it only spreads retransmissions
+            try:
+                response = await self._exchange(
+                    message, pause_s, Precedence.PRIORITY, "handshake", len(first), _MESSAGE_2_BYTES
+                )
+            except LinkDownError:
+                wait_s *= 2
+                continue
+            if not response.code.is_successful():
+                raise RefusedError(str(response.code), "the handshake was refused")
+            message_3, secrets = initiator.finish(response.payload)
+            self._session = InitiatingContext(
+                secrets, message_3, first_sequence=0, reserve=self._made_durable(secrets), echo=None
+            )
+            log.info("session.started", link=self.name, gateway=self.gateway)
+            return
+        self.next_gateway()
+        raise LinkDownError(f"no gateway answers over {self.name}")

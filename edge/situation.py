@@ -1,0 +1,144 @@
+"""How the truck does, put together for people and scripts: status page, `GET /v1/status`, `digitruck-edge status`."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edge.pages import ServedBundle
+from edge.status import (
+    ClockStatus,
+    CollectorStatus,
+    DiskStatus,
+    EdgeStatus,
+    LinkStatus,
+    QueueStatus,
+    VersionStatus,
+)
+from protocol.documents import Manifest, parse_document
+from protocol.errors import PeerError
+from protocol.numbers import PIECE_BYTES, Precedence
+from store.parcels import ParcelState
+
+if TYPE_CHECKING:
+    from edge.daemon import Edge
+    from edge.installer import Installed
+
+_REFRESH_S = 2.0
+_MB = 1_000_000
+
+
+class Situation:
+    """A snapshot that is taken every few seconds; asking for it never waits."""
+
+    def __init__(self, edge: Edge) -> None:
+        self._edge = edge
+        self._queues: tuple[QueueStatus, ...] = ()
+        self._installed: tuple[Installed, ...] = ()
+        self._state_bytes = 0
+        self._free_bytes = 0
+
+    async def run(self) -> None:
+        """Keep the snapshot fresh, until cancelled."""
+        while True:
+            await self.refresh()
+            await asyncio.sleep(_REFRESH_S)
+
+    async def refresh(self) -> None:
+        """Take the snapshot."""
+        edge = self._edge
+        counts = await edge.writer.run(edge.queue.counts)
+        self._queues = tuple(
+            QueueStatus(each.precedence.name.lower(), each.parcels, each.sealed_bytes)
+            for each in counts
+            if each.state is ParcelState.QUEUED
+        )
+        self._state_bytes = await edge.writer.run(edge.state.used_bytes)
+        self._installed = await asyncio.to_thread(edge.installer.installed)
+        self._free_bytes = (await asyncio.to_thread(shutil.disk_usage, edge.installer.root)).free
+
+    def status(self) -> EdgeStatus:
+        """Return how the truck does."""
+        edge = self._edge
+        now = edge.clock.monotonic()
+        ages = [now - link.last_contact for link in edge.links if link.last_contact is not None]
+        return EdgeStatus(
+            truck=edge.enrolment.truck,
+            queues=self._queues,
+            links=tuple(self._link(link.name) for link in edge.links),
+            versions=self._versions(),
+            clock=ClockStatus(edge.clock.state, edge.clock.wall_s()),
+            disk=DiskStatus(
+                state_bytes=self._state_bytes,
+                state_bytes_max=edge.config.state_mb_max * _MB,
+                content_bytes=sum(file.size for each in self._installed for file in each.manifest.files),
+                content_bytes_max=edge.config.content_mb_max * _MB,
+                free_bytes=self._free_bytes,
+            ),
+            last_contact_age_s=min(ages, default=None),
+            collectors=tuple(
+                CollectorStatus(
+                    each.name, each.rows, None if each.last_row_s is None else now - each.last_row_s, each.last_error
+                )
+                for each in edge.health()
+            ),
+        )
+
+    def active(self, name: str) -> Path | None:
+        """Return the folder of the bundle's active version, None if there is none."""
+        return next((each.path for each in self._edge.installer.installed() if each.name == name and each.active), None)
+
+    def bundles(self) -> list[ServedBundle]:
+        """Return the bundles whose active version can be served."""
+        return [
+            ServedBundle(each.name, each.manifest.label, each.manifest.title, sum(f.size for f in each.manifest.files))
+            for each in self._installed
+            if each.active
+        ]
+
+    def _link(self, name: str) -> LinkStatus:
+        edge = self._edge
+        link = next(each for each in edge.links if each.name == name)
+        spent = edge.ledger.spent(name)
+        left = edge.ledger.left(name, Precedence.FLASH, period=edge.period())
+        contact = link.last_contact
+        return LinkStatus(
+            name=name,
+            usable=link.usable if contact is not None or not link.usable else None,
+            spent_bytes=spent,
+            budget_bytes=None if left is None else spent + left,
+            left_bytes=left,
+            rtt_s=link.rtt_s,
+            loss=link.loss,
+            last_contact_age_s=None if contact is None else edge.clock.monotonic() - contact,
+        )
+
+    def _versions(self) -> tuple[VersionStatus, ...]:
+        edge = self._edge
+        wanted = edge.wanted
+        versions = []
+        if wanted.config is not None or edge.configurator.applied_version is not None:
+            desired = str(wanted.config[1].version) if wanted.config is not None else None
+            applied = edge.configurator.applied_version
+            versions.append(VersionStatus("config", desired, None if applied is None else str(applied)))
+        labels = {each.name: each.manifest.label for each in self._installed if each.active}
+        progress = edge.bundles.progress()
+        for rollout in wanted.rollouts:
+            label = _label(wanted.manifests.get(rollout.manifest or b""))
+            received = whole = 0
+            if progress is not None and progress.bundle == rollout.bundle:
+                whole = progress.pieces * PIECE_BYTES
+                received = whole - progress.pieces_left * PIECE_BYTES
+            versions.append(VersionStatus(rollout.bundle, label, labels.get(rollout.bundle), received, whole))
+        return tuple(versions)
+
+
+def _label(signed: bytes | None) -> str | None:
+    if signed is None:
+        return None
+    try:
+        return parse_document(signed, Manifest)[0].label
+    except PeerError:
+        return None

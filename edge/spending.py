@@ -1,0 +1,117 @@
+"""What the links spend: every request is paid for before it leaves, and settled by what its sockets really carried.
+
+A `Charge` is the account of one request. It reserves the worst case in the ledger (the request twice, since a gateway
+that restarted answers the first with a challenge, and the largest answer it may get), collects every datagram that the
+meter attributes to it, and settles. What comes later, or unasked, is charged as it comes. A datagram that no charge
+covers does not leave.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from protocol.errors import BudgetExceededError
+from protocol.numbers import Precedence
+from store.coapmeter import Datagram, Direction
+from store.ledger import RECEIVED, SENT, Ledger, Reservation
+
+# IP and UDP (IPv6: 48 B), CoAP header and token, OSCORE option, code, tag and payload marker, options, EDHOC message_3.
+HEADERS_BYTES_MAX: Final = 170
+_STRANGER = "stranger"
+
+
+class Charge:
+    """The account of one request on one link."""
+
+    __slots__ = ("cause", "precedence", "received", "received_datagrams", "reservation", "sent", "sent_datagrams")
+
+    def __init__(self, precedence: Precedence, cause: str, reservation: Reservation | None) -> None:
+        self.precedence = precedence
+        self.cause = cause
+        self.reservation = reservation
+        self.sent = self.sent_datagrams = self.received = self.received_datagrams = 0
+
+    def covers(self, size: int) -> bool:
+        """Return whether a datagram of `size` bytes may still leave under this charge."""
+        return self.reservation is not None and self.sent + self.received + size <= self.reservation.bytes_max
+
+
+class Spending:
+    """One link's way to the ledger; its methods are what the link's meter calls."""
+
+    def __init__(self, link: str, ledger: Ledger, *, period: Callable[[], int | None]) -> None:
+        self._link = link
+        self._ledger = ledger
+        self._period = period
+
+    def open(self, precedence: Precedence, cause: str, *, request_bytes: int, answer_bytes: int) -> Charge:
+        """Reserve the worst case of a request with payloads of these sizes; raise `BudgetExceededError`."""
+        worst = 2 * (request_bytes + HEADERS_BYTES_MAX) + answer_bytes + 2 * HEADERS_BYTES_MAX
+        reservation = self._ledger.reserve(self._link, precedence, cause, worst, period=self._period())
+        return Charge(precedence, cause, reservation)
+
+    def settle(self, charge: Charge) -> None:
+        """Book what a request took; its datagrams that come from now on are charged one by one."""
+        reservation, charge.reservation = charge.reservation, None
+        if reservation is not None:
+            self._ledger.settle(
+                reservation,
+                sent_bytes=charge.sent,
+                received_bytes=charge.received,
+                sent_datagrams=charge.sent_datagrams,
+                received_datagrams=charge.received_datagrams,
+            )
+
+    def affordable(self, precedence: Precedence, size: int = 2_000) -> bool:
+        """Return whether the budget holds at least one more exchange of this precedence."""
+        left = self._ledger.left(self._link, precedence, period=self._period())
+        return left is None or left >= size
+
+    def before_send(self, datagram: Datagram) -> None:
+        """Refuse a datagram that nobody has paid for: it does not leave."""
+        charge = datagram.account
+        if not isinstance(charge, Charge) or not charge.covers(datagram.bytes_ip):
+            raise BudgetExceededError(f"{datagram.bytes_ip} bytes over {self._link} are not reserved")
+
+    def on_datagram(self, datagram: Datagram) -> None:
+        """Count a datagram that left or came."""
+        sent = datagram.direction is Direction.SENT
+        charge = datagram.account
+        if isinstance(charge, Charge) and charge.reservation is not None:
+            if sent:
+                charge.sent += datagram.bytes_ip
+                charge.sent_datagrams += 1
+            else:
+                charge.received += datagram.bytes_ip
+                charge.received_datagrams += 1
+            return
+        self._ledger.charge(
+            self._link,
+            charge.precedence if isinstance(charge, Charge) else Precedence.NORMAL,
+            charge.cause if isinstance(charge, Charge) else _STRANGER,
+            SENT if sent else RECEIVED,
+            datagram.bytes_ip,
+            period=self._period(),
+        )
+
+
+class Unmetered:
+    """For joining: it happens once, by a person, before there is a budget."""
+
+    def open(self, precedence: Precedence, cause: str, *, request_bytes: int, answer_bytes: int) -> Charge:
+        """Return a charge that nothing is booked on."""
+        return Charge(precedence, cause, None)
+
+    def settle(self, charge: Charge) -> None:
+        """Book nothing."""
+
+    def affordable(self, precedence: Precedence, size: int = 2_000) -> bool:
+        """Return True: there is no budget yet."""
+        return True
+
+    def before_send(self, datagram: Datagram) -> None:
+        """Let everything through."""
+
+    def on_datagram(self, datagram: Datagram) -> None:
+        """Count nothing."""

@@ -1,0 +1,175 @@
+"""The gateway's CoAP side: one site that lets nothing through but EDHOC's first message and OSCORE requests.
+
+Before authentication every refusal looks the same (4.01 without a word): an unknown kid, a bad MAC and a plain request
+cannot be told apart, and no answer is much longer than its request. Behind OSCORE the request goes to the handler of
+its resource with the peer that sent it; an error of the peer is answered with its reason, one of ours with 5.00.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from aiocoap import error, interfaces, oscore
+from aiocoap.message import Message
+from aiocoap.numbers import codes
+from aiocoap.pipe import Pipe
+
+from gateway.handshakes import Handshakes
+from gateway.peers import Peer, Peers
+from protocol.errors import PeerError
+from protocol.numbers import PATH_EDHOC, PATH_ENROL, Precedence
+from protocol.oscore import Secrets, split_combined
+from store.account import Account
+from store.coapmeter import Meter
+
+log = structlog.get_logger("gateway.coap")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a handler gets: who asks, from which address, and the request's inner payload and query."""
+
+    peer: Peer
+    address: str
+    payload: bytes
+    query: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a handler gives back; `cause` and `precedence` are what the bytes are booked on."""
+
+    payload: bytes
+    cause: str
+    precedence: Precedence = Precedence.NORMAL
+
+
+Handler = Callable[[Request], Awaitable[Answer]]
+
+
+class Site(interfaces.Resource):  # type: ignore[misc]
+    """Everything that the gateway answers over CoAP."""
+
+    def __init__(
+        self,
+        peers: Peers,
+        handshakes: Handshakes,
+        handlers: dict[tuple[int, str], Handler],
+    ) -> None:
+        """`handlers` maps (request code, path) to a handler. Set `meter` once the socket is open."""
+        self._peers = peers
+        self._handshakes = handshakes
+        self._handlers = handlers
+        self.meter: Meter | None = None
+        self._joining: dict[bytes, Secrets] = {}
+
+    async def needs_blockwise_assembly(self, request: Message) -> bool:
+        """Never: no block of anything is kept for a stranger, and trucks do not need it."""
+        return False
+
+    async def render(self, request: Message) -> Message:
+        """Not used: aiocoap drives `render_to_pipe`."""
+        raise error.NotFound
+
+    async def render_to_pipe(self, pipe: Pipe) -> None:
+        """Answer one request."""
+        request = pipe.request
+        if request.opt.oscore is not None:
+            await self._protected(pipe, request)
+        elif request.opt.uri_path == PATH_EDHOC and request.code == codes.POST and len(request.payload) > 1:
+            pipe.add_response(self._first_message(request), is_last=True)
+        else:
+            pipe.add_response(Message(code=codes.UNAUTHORIZED), is_last=True)
+
+    def _first_message(self, request: Message) -> Message:
+        account = Account(Precedence.PRIORITY, "handshake")
+        self._book(account)
+        try:
+            message_2 = self._handshakes.begin(request.payload, self._peers.free_kid(self._handshakes.kids))
+        except PeerError:
+            return Message(code=codes.UNAUTHORIZED)
+        response = Message(code=codes.CHANGED, payload=message_2)
+        response.account = account
+        return response
+
+    async def _protected(self, pipe: Pipe, outer: Message) -> None:
+        try:
+            peer, inner, request_id = await self._unprotect(outer)
+        except oscore.ReplayErrorWithEcho as challenge:
+            pipe.add_response(challenge.to_message(), is_last=True)
+            return
+        except (PeerError, ValueError, error.Error):
+            pipe.add_response(Message(code=codes.UNAUTHORIZED), is_last=True)
+            return
+        response, account = await self._render(peer, outer, inner)
+        self._book(account)
+        response.account = account
+        await self._peers.ensure_sequences(peer)
+        protected, _ = peer.context.protect(response, request_id)
+        pipe.add_response(protected, is_last=True)
+
+    async def _unprotect(self, outer: Message) -> tuple[Peer, Message, Any]:
+        kid = oscore.verify_start(outer).get(oscore.COSE_KID)
+        if kid is None:
+            raise ValueError("no kid")
+        if outer.opt.edhoc:
+            message_3, outer.payload = split_combined(outer.payload)
+            outer.opt.edhoc = None
+            await self._finish_handshake(kid, message_3)
+        peer = await self._peers.find(kid)
+        if peer is None:
+            raise ValueError("unknown kid")
+        await self._peers.ensure_sequences(peer)
+        inner, request_id = peer.context.unprotect(outer)
+        return peer, inner, request_id
+
+    async def _finish_handshake(self, kid: bytes, message_3: bytes) -> None:
+        # A retransmitted message_3 finds no pending handshake, but the context that the first one made.
+        finished = await self._handshakes.finish(kid, message_3)
+        if finished is None:
+            return
+        secrets, link, who = finished
+        if isinstance(who, bytes):
+            self._joining[kid] = secrets
+            while len(self._joining) > 256:
+                del self._joining[next(iter(self._joining))]
+            self._peers.add_joining(secrets, link, who)
+        else:
+            await self._peers.add(secrets, link, who)
+            log.info("session.established", truck=who.name, link=link)
+
+    def secrets_of_joining(self, kid: bytes) -> Secrets:
+        """Return the secrets of a truck that joins, once: its enrolment makes its context durable."""
+        return self._joining.pop(kid)
+
+    async def _render(self, peer: Peer, outer: Message, inner: Message) -> tuple[Message, Account]:
+        path = "/".join(inner.opt.uri_path)
+        account = Account(Precedence.NORMAL, "refused", peer.truck, peer.link)
+        handler = self._handlers.get((int(inner.code), path))
+        if handler is None or (peer.truck is None and path != PATH_ENROL):
+            return Message(code=codes.NOT_FOUND), account
+        if any(option.number.is_critical() and option.number not in _UNDERSTOOD for option in inner.opt.option_list()):
+            return Message(code=codes.BAD_OPTION), account
+        request = Request(peer, outer.remote.hostinfo, inner.payload, tuple(inner.opt.uri_query))
+        try:
+            answer = await handler(request)
+        except PeerError as refusal:
+            log.warning("request.refused", truck=peer.truck, link=peer.link, path=path, reason=str(refusal))
+            return Message(code=codes.BAD_REQUEST, payload=str(refusal).encode()[:128]), account
+        except Exception:
+            log.exception("request.failed", truck=peer.truck, link=peer.link, path=path)
+            return Message(code=codes.INTERNAL_SERVER_ERROR), account
+        account = Account(answer.precedence, answer.cause, peer.truck, peer.link)
+        code = codes.CHANGED if inner.code == codes.POST else codes.CONTENT
+        return Message(code=code, payload=answer.payload), account
+
+    def _book(self, account: Account) -> None:
+        if self.meter is not None:
+            self.meter.attribute(account)
+
+
+# Uri-Path, Uri-Query and Echo are the critical or needed options that a handler's request may carry.
+_UNDERSTOOD = frozenset({11, 15})

@@ -1,0 +1,86 @@
+"""The gateway's configuration file, gateway.toml. Unknown keys are refused with their path; every key has a default."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from protocol.errors import LocalError
+from protocol.joincode import Address
+
+Listen = Annotated[str, Meta(pattern=r"^(\[[0-9a-fA-F:]+\]|[0-9.]+):[0-9]{1,5}\Z")]
+
+
+class ConfigError(LocalError):
+    """The configuration file cannot be used; the text says which key and why."""
+
+
+class CoapSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[coap]`: where trucks reach this gateway. `public` goes into enrolment codes."""
+
+    listen: Listen = "0.0.0.0:5683"
+    public: tuple[Address, ...] = ("127.0.0.1:5683",)
+
+
+class HttpSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[http]`: where operators and publishers reach this gateway."""
+
+    listen: Listen = "127.0.0.1:8080"
+    certificate: str | None = None
+    private_key: str | None = None
+
+
+class GatewayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The whole file. Relative paths are relative to the file."""
+
+    data: str = "."
+    database: str | None = None
+    log_level: Annotated[str, Meta(pattern=r"^(debug|info|warning|error)\Z")] = "info"
+    pack_workers: Annotated[int, Meta(ge=1, le=64)] = 1
+    coap: CoapSettings = CoapSettings()
+    http: HttpSettings = HttpSettings()
+
+
+def load_config(path: Path) -> GatewayConfig:
+    """Read the file; raise `ConfigError` naming the key that is wrong and what to do."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}; run `digitruck-gateway init DIR` first") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 text") from error
+    try:
+        return msgspec.convert(tomllib.loads(text), GatewayConfig, strict=True)
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def split_listen(listen: str) -> tuple[str, int]:
+    """Return (IP literal, port) of a listen address; raise `ConfigError` for a port that does not exist."""
+    host, _, port = listen.rpartition(":")
+    if int(port) > 65_535:
+        raise ConfigError(f"{listen}: a port is at most 65535")
+    return host.strip("[]"), int(port)
+
+
+DEFAULT_TEXT = """\
+# digitruck-gateway configuration. Every line that is commented out shows a default.
+
+# data = "."                          # database, keys, blobs and packs; relative to this file
+# database = "sqlite:///…/fleet.db"   # or postgresql://user@host/name (install the postgres extra)
+# log_level = "info"
+# pack_workers = 1                    # processes that make content packs
+
+[coap]
+# listen = "0.0.0.0:5683"
+public = ["{coap}"]                   # what trucks call: goes into enrolment codes, several for fail-over
+
+[http]
+listen = "{http}"
+# certificate = "/etc/…/fullchain.pem"
+# private_key = "/etc/…/privkey.pem"
+"""

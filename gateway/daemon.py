@@ -1,0 +1,228 @@
+"""The gateway as a whole: one process that answers trucks over CoAP and people over HTTP, on one database and folder.
+
+Layout of the data folder: `fleet.db`, `keys/` (0600), `blobs/` (bundle files by digest), `packs/`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import ssl
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+from prometheus_client import CollectorRegistry
+
+from gateway.api.app import make_app
+from gateway.api.auth import new_token, token_sha256
+from gateway.api.server import ApiServer, start_api
+from gateway.api.services import Services
+from gateway.coap import Site
+from gateway.config import DEFAULT_TEXT, GatewayConfig, split_listen
+from gateway.documents import Documents
+from gateway.handlers import Handlers
+from gateway.handshakes import Handshakes
+from gateway.ingest import Ingest
+from gateway.ledger import GatewayLedger
+from gateway.packs import Packs
+from gateway.peers import Peers
+from gateway.rollups import RollupTask
+from gateway.telemetry import Telemetry
+from protocol.cose import SigningKey
+from protocol.edhoc import EdhocKey, generate_key
+from protocol.errors import LocalError, PeerError
+from protocol.joincode import JoinCode
+from store.blobs import BlobStore
+from store.coapcontext import MeteredContext, server_context
+from store.files import publish
+from store.fleet.fleet import FleetStore, migrate
+
+log = structlog.get_logger("gateway.daemon")
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayKeys:
+    """The gateway's own keys: they open sessions and stamp freshness, no more."""
+
+    exchange: EdhocKey
+    freshness: SigningKey
+
+
+def make_keys(folder: Path) -> GatewayKeys:
+    """Make the gateway's keys unless they are there; return them."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not (folder / "edhoc.key").exists():
+        key = generate_key()
+        publish(folder / "edhoc.key", key.private + key.public)
+    if not (folder / "freshness.key").exists():
+        publish(folder / "freshness.key", os.urandom(32))
+    return load_keys(folder)
+
+
+def load_keys(folder: Path) -> GatewayKeys:
+    """Return the gateway's keys; raise `LocalError` with the next step."""
+    try:
+        exchange = (folder / "edhoc.key").read_bytes()
+        seed = (folder / "freshness.key").read_bytes()
+    except OSError as error:
+        raise LocalError(f"{error.filename}: {error.strerror}; run `digitruck-gateway init DIR` first") from error
+    if len(exchange) != 64 or len(seed) != 32:
+        raise LocalError(f"a key file in {folder} is damaged: restore it from a backup")
+    return GatewayKeys(EdhocKey(exchange[:32], exchange[32:]), SigningKey(seed))
+
+
+def database_url(config: GatewayConfig, data: Path) -> str:
+    """Return the database's URL: the configured one, or fleet.db in the data folder."""
+    return config.database or f"sqlite:///{data.resolve()}/fleet.db"
+
+
+async def initialise(folder: Path, *, coap: str, http: str) -> tuple[Path, str]:
+    """Make a data folder, its configuration, keys and database; return the configuration's path and the first token.
+
+    Raises `LocalError` when the folder holds a gateway already.
+    """
+    path = folder / "gateway.toml"
+    if path.exists():
+        raise LocalError(f"{path} exists: this folder holds a gateway already")
+    make_keys(folder / "keys")
+    url = database_url(GatewayConfig(), folder)
+    await migrate(url)
+    fleet = await FleetStore.open(url)
+    try:
+        token = new_token()
+        await fleet.put_token(token_sha256(token), "first", "admin", now_ms(), None)
+    finally:
+        await fleet.close()
+    publish(path, DEFAULT_TEXT.format(coap=coap, http=http).encode())
+    return path, token
+
+
+def now_ms() -> int:
+    """Return wall time in Unix milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+class Gateway:
+    """A running gateway; make one with `start`."""
+
+    def __init__(self, config: GatewayConfig, data: Path, *, clock_ms: Callable[[], int] = now_ms) -> None:
+        self._config = config
+        self._data = data
+        self._now_ms = clock_ms
+        self._tasks: list[asyncio.Task[None]] = []
+        self.fleet: FleetStore
+        self.context: MeteredContext
+        self.api: ApiServer
+        self.documents: Documents
+        self._packs: Packs
+        self._ledger: GatewayLedger
+
+    async def start(self) -> None:
+        """Open the database, bind both ports and start the background work."""
+        config, data = self._config, self._data
+        keys = load_keys(data / "keys")
+        url = database_url(config, data)
+        await migrate(url)
+        self.fleet = await FleetStore.open(url)
+        blobs = BlobStore(data / "blobs")
+        self.documents = Documents(self.fleet, keys.freshness, now_ms=self._now_ms)
+        await self.documents.load()
+        ingest = Ingest(self.fleet, now_ms=self._now_ms)
+        peers = Peers(self.fleet, entropy=os.urandom, now_ms=self._now_ms)
+        self._packs = Packs(data / "packs", blobs, self.fleet, workers=config.pack_workers)
+        handlers = Handlers(
+            fleet=self.fleet,
+            peers=peers,
+            ingest=ingest,
+            documents=self.documents,
+            packs=self._packs,
+            gateway_key=keys.exchange.public,
+            now_ms=self._now_ms,
+        )
+        site = Site(peers, Handshakes(keys.exchange, self.fleet, now=time.monotonic), handlers.table())
+        handlers.site = site
+        self._ledger = GatewayLedger(self.fleet, now_ms=self._now_ms)
+        self.context = await server_context(
+            site,
+            bind=split_listen(config.coap.listen),
+            on_datagram=self._ledger.on_datagram,
+            on_attribution=self._ledger.on_attribution,
+        )
+        site.meter = self.context.meter
+        telemetry = Telemetry(self.fleet)
+        await self._start_api(blobs, telemetry, keys)
+        for name, work in (
+            ("ingest", ingest.run),
+            ("ledger", self._ledger.run),
+            ("rollups", RollupTask(self.fleet).run),
+            ("revocations", lambda: self._watch_trucks(peers)),
+        ):
+            self._tasks.append(asyncio.create_task(_forever(name, work), name=name))
+        # Everything made so far lives as long as the process: collecting it again and again would stall answers.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 50)
+        log.info("gateway.started", coap=self.coap_address, http=f"{self.api.address}:{self.api.port}")
+
+    @property
+    def coap_address(self) -> str:
+        """The bound CoAP address."""
+        host, port = self.context.address
+        return f"{host}:{port}"
+
+    async def close(self) -> None:
+        """Stop answering, write what was counted, close the database."""
+        await self.context.shutdown()
+        await self.api.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._ledger.flush()
+        await self._packs.close()
+        await self.fleet.close()
+
+    async def _start_api(self, blobs: BlobStore, telemetry: Telemetry, keys: GatewayKeys) -> None:
+        http = self._config.http
+        services = Services(
+            now_ms=self._now_ms,
+            make_code=lambda truck, secret: self._join_code(truck, secret, keys.exchange.public),
+            accept_document=self.documents.accept,
+            telemetry=telemetry,
+            freshness_key=keys.freshness.public,
+            registry=CollectorRegistry(),
+        )
+        host, port = split_listen(http.listen)
+        tls = None
+        if http.certificate and http.private_key:
+            tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            tls.load_cert_chain(http.certificate, http.private_key)
+        self.api = await start_api(make_app(self.fleet, blobs, services), host, port, ssl_context=tls)
+
+    def _join_code(self, truck: str, secret: bytes, gateway_key: bytes) -> str:
+        root = self.documents.root_digest
+        if root is None:
+            raise PeerError("this gateway has no root yet: run `digitruck trust init` and `digitruck trust push` first")
+        return JoinCode(truck, self._config.coap.public, secret, gateway_key, root).text()
+
+    async def _watch_trucks(self, peers: Peers) -> None:
+        async for change in self.fleet.changes.subscribe():
+            if change.truck is not None and change.kind.startswith("truck"):
+                peers.changed(change.truck)
+
+
+async def _forever(name: str, work: Callable[[], object]) -> None:
+    """Run a background task again whenever it fails; only cancelling it ends it."""
+    pause_s = 1.0
+    while True:
+        try:
+            await work()  # type: ignore[misc]
+        except asyncio.CancelledError:
+            raise
+        except Exception:
+            log.exception("task.failed", task=name)
+        await asyncio.sleep(pause_s)
+        pause_s = min(60.0, pause_s * 2)

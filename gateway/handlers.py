@@ -1,0 +1,174 @@
+"""What the gateway answers to an authenticated truck, resource by resource (SPEC.md, table of resources)."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Callable
+
+import structlog
+from aiocoap.numbers import codes
+
+from gateway.coap import Answer, Handler, Request, Site
+from gateway.documents import Documents
+from gateway.ingest import Ingest
+from gateway.packs import Packs
+from gateway.peers import Peers
+from protocol import cose, edhoc
+from protocol.errors import MalformedError, PeerError
+from protocol.messages import Ack, Enrolled, EnrolRequest, PackRequest, PiecesRequest, Upload, enrol_proof
+from protocol.numbers import (
+    DESIRED_DIGEST_BYTES,
+    PATH_DOCUMENT,
+    PATH_ENROL,
+    PATH_PACK,
+    PATH_PIECES,
+    PATH_UPLOAD,
+    PIECE_BYTES,
+    ParcelKind,
+    Precedence,
+)
+from store.fleet.fleet import FleetStore
+from store.fleet.records import TruckRecord
+
+log = structlog.get_logger("gateway.handlers")
+
+_CAUSES = {kind: kind.name.lower() for kind in ParcelKind}
+
+
+class Handlers:
+    """The handlers of one gateway, by (code, path)."""
+
+    def __init__(
+        self,
+        *,
+        fleet: FleetStore,
+        peers: Peers,
+        ingest: Ingest,
+        documents: Documents,
+        packs: Packs,
+        gateway_key: bytes,
+        now_ms: Callable[[], int],
+    ) -> None:
+        self._fleet = fleet
+        self._peers = peers
+        self._ingest = ingest
+        self._documents = documents
+        self._packs = packs
+        self._gateway_key = gateway_key
+        self._now_ms = now_ms
+        self.site: Site | None = None
+
+    def table(self) -> dict[tuple[int, str], Handler]:
+        """Return the map that the site dispatches by."""
+        return {
+            (int(codes.POST), PATH_UPLOAD): self.upload,
+            (int(codes.GET), PATH_DOCUMENT): self.document,
+            (int(codes.FETCH), PATH_PIECES): self.pieces,
+            (int(codes.FETCH), PATH_PACK): self.pack,
+            (int(codes.POST), PATH_ENROL): self.enrol,
+        }
+
+    async def upload(self, request: Request) -> Answer:
+        """POST /u: parcels up, acknowledgement down."""
+        truck = _truck(request)
+        upload = Upload.decode(request.payload)
+        ack, kinds = await self._ingest.upload(truck, request.peer.link, upload)
+        await self._fleet.heard(truck.name, request.peer.link, self._now_ms(), request.address)
+        fresh = await self._fleet.truck(truck.name) or truck
+        request.peer.record = fresh
+        desired = fresh.desired_digest if fresh.desired_digest != fresh.desired_reported else None
+        answer = Ack(
+            cumulative=ack.cumulative,
+            ranges=ack.ranges,
+            desired=desired[:DESIRED_DIGEST_BYTES] if desired is not None else None,
+            time_s=self._now_ms() // 1000 if upload.ask_time else None,
+            refused=ack.refused,
+            schemas=ack.schemas,
+            epoch_unknown=ack.epoch_unknown,
+        )
+        # The whole datagram is booked on what its first parcel is; several kinds share one only when all are small.
+        cause = _CAUSES[kinds[0]] if kinds else "hello"
+        return Answer(answer.encode(), cause)
+
+    async def document(self, request: Request) -> Answer:
+        """GET /d?DIGEST: a small document; `desired` in place of a digest names the asking truck's own state."""
+        truck = _truck(request)
+        if request.query == ("desired",):
+            desired = await self._fleet.desired(truck.name)
+            if desired is None:
+                raise PeerError("nothing is desired of this truck yet")
+            return Answer(desired.signed, "document", Precedence.PRIORITY)
+        record = await self._fleet.document(_digest(request.query))
+        if record is None:
+            raise PeerError("no such document is here")
+        return Answer(record.signed, "document", Precedence.PRIORITY)
+
+    async def pieces(self, request: Request) -> Answer:
+        """FETCH /p: one piece of a pack or of a large document."""
+        _truck(request)
+        wanted = PiecesRequest.decode(request.payload)
+        data = self._packs.read_piece(wanted.digest, wanted.first)
+        cause, precedence = "content", Precedence.BULK
+        if data is None:
+            record = await self._fleet.document(wanted.digest)
+            if record is None:
+                raise PeerError("no such object is here")
+            data = record.signed[wanted.first * PIECE_BYTES : (wanted.first + 1) * PIECE_BYTES]
+            cause, precedence = "document", Precedence.PRIORITY
+        if not data:
+            raise MalformedError("the object ends before that piece")
+        return Answer(data, cause, precedence)
+
+    async def pack(self, request: Request) -> Answer:
+        """FETCH /k: which pack leads where the truck should be."""
+        _truck(request)
+        offer = await self._packs.offer(PackRequest.decode(request.payload))
+        return Answer(offer.encode(), "content", Precedence.BULK)
+
+    async def enrol(self, request: Request) -> Answer:
+        """POST /e: redeem a one-time code; from the answer on, this context is the truck's."""
+        ask = EnrolRequest.decode(request.payload)
+        credential = request.peer.credential
+        proof = enrol_proof(ask.truck, ask.secret, ask.signing_key, credential, self._gateway_key)
+        cose.verify(ask.signing_key, proof, ask.proof)
+        if request.peer.truck is None:
+            record = await self._fleet.redeem_enrolment(
+                hashlib.sha256(ask.secret).digest(),
+                ask.truck,
+                ask.signing_key,
+                credential,
+                edhoc.credential_kid(credential),
+                self._now_ms(),
+            )
+            if self.site is None:
+                raise RuntimeError("the site must be known before anybody enrols")
+            await self._peers.enrolled(request.peer, self.site.secrets_of_joining(request.peer.kid), record)
+            await self._documents.refresh(record)
+            log.info("truck.enrolled", truck=record.name, group=record.group)
+        else:
+            # The answer to the first request was lost: the same truck asks again under the context it has made its own.
+            record = _truck(request)
+            if record.signing_key != ask.signing_key or record.name != ask.truck:
+                raise PeerError("this context belongs to another truck")
+        root = self._documents.root_digest
+        if root is None:
+            raise PeerError("this gateway has no root yet")
+        answer = Enrolled(group=record.group, root=root, time_s=self._now_ms() // 1000)
+        return Answer(answer.encode(), "enrol", Precedence.PRIORITY)
+
+
+def _truck(request: Request) -> TruckRecord:
+    if request.peer.record is None:
+        raise PeerError("enrol first")
+    return request.peer.record
+
+
+def _digest(query: tuple[str, ...]) -> bytes:
+    if len(query) != 1 or len(query[0]) != 43:
+        raise MalformedError("a document is asked for by its base64url digest")
+    try:
+        return base64.b64decode(query[0] + "=", altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise MalformedError("a document is asked for by its base64url digest") from error

@@ -1,0 +1,281 @@
+"""Ingest: an upload's parcels are checked, committed together with everybody else's, and only then acknowledged.
+
+Each parcel's signature is verified over the very bytes that are stored as evidence. What does not verify is refused by
+its sequence and never stored as telemetry; a batch of a schema that is not here yet is parked as it came, and the
+schema asked for. Uploads that arrive while a transaction runs share the next one (group commit).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from protocol import cose
+from protocol.batch import decode
+from protocol.errors import MalformedError, PeerError, SignatureError, UnknownEpochError
+from protocol.messages import (
+    Ack,
+    Batch,
+    Event,
+    Parcel,
+    Receipt,
+    SchemaOffer,
+    Tombstone,
+    Upload,
+    decode_payload,
+    unseal,
+    verify_parcel,
+)
+from protocol.numbers import RANGES_IN_ACK_MAX, REFUSED_IN_ACK_MAX, ParcelKind, Refusal
+from protocol.schema import Schema, decode_schema
+from store.fleet.evidence import (
+    BatchPart,
+    BatchRecord,
+    EpochState,
+    EventPart,
+    IngestItem,
+    IngestResult,
+    Part,
+    ReceiptPart,
+    SchemaPart,
+    TombstonePart,
+    UnparkedBatch,
+)
+from store.fleet.fleet import FleetStore
+from store.fleet.records import TruckRecord
+
+log = structlog.get_logger("gateway.ingest")
+
+_GROUP_ITEMS_MAX = 512
+_WAITING_UPLOADS_MAX = 4_096
+_SCHEMAS_CACHED_MAX = 20_000
+_SCHEMAS_ASKED_MAX = 16
+
+_Job = tuple[list[IngestItem], "asyncio.Future[list[IngestResult]]"]
+
+
+class Ingest:
+    """Takes uploads of all trucks into the fleet store."""
+
+    def __init__(self, fleet: FleetStore, *, now_ms: Callable[[], int]) -> None:
+        self._fleet = fleet
+        self._now_ms = now_ms
+        self._jobs: asyncio.Queue[_Job] = asyncio.Queue(_WAITING_UPLOADS_MAX)
+        self._schemas: OrderedDict[tuple[str, int, int], tuple[bytes, Schema]] = OrderedDict()
+        self._epochs: dict[str, tuple[int, ...]] = {}
+
+    async def upload(self, truck: TruckRecord, link: str, upload: Upload) -> tuple[Ack, tuple[ParcelKind, ...]]:
+        """Store an upload's parcels and return their acknowledgement, without its desired state, and their kinds."""
+        refused: list[tuple[int, Refusal]] = []
+        asked: set[int] = set()
+        items: list[IngestItem] = []
+        kinds: list[ParcelKind] = []
+        epoch = upload.epoch
+        offered: dict[int, tuple[bytes, Schema]] = {}
+        for sealed in upload.parcels:
+            try:
+                parcel = unseal(sealed)
+            except PeerError as error:
+                await self._quarantine(truck, epoch, None, sealed, str(error))
+                continue
+            kinds.append(parcel.kind)
+            try:
+                item = await self._check(truck, link, epoch, parcel, sealed, offered)
+            except UnknownEpochError:
+                return Ack(cumulative=0, epoch_unknown=True), tuple(kinds)
+            except PeerError as error:
+                reason = Refusal.BAD_SIGNATURE if isinstance(error, SignatureError) else Refusal.MALFORMED
+                refused.append((parcel.sequence, reason))
+                await self._quarantine(truck, epoch, parcel.sequence, sealed, str(error))
+                continue
+            epoch = item.epoch
+            if isinstance(item.part, BatchPart) and item.part.schema_digest is None:
+                asked.add(item.part.schema_number)
+            items.append(item)
+        state = await self._commit(items) if items else await self._state(truck.name, epoch)
+        if state is None:
+            return Ack(cumulative=0, epoch_unknown=bool(upload.parcels)), tuple(kinds)
+        await self._after(truck, items)
+        ack = Ack(
+            cumulative=state.cumulative,
+            ranges=state.ranges[:RANGES_IN_ACK_MAX],
+            refused=tuple(refused[:REFUSED_IN_ACK_MAX]),
+            schemas=tuple(sorted(asked))[:_SCHEMAS_ASKED_MAX],
+        )
+        return ack, tuple(kinds)
+
+    async def run(self) -> None:
+        """Commit what waits, group by group, until cancelled."""
+        while True:
+            jobs = [await self._jobs.get()]
+            count = len(jobs[0][0])
+            while count < _GROUP_ITEMS_MAX and not self._jobs.empty():
+                jobs.append(self._jobs.get_nowait())
+                count += len(jobs[-1][0])
+            await self._commit_group(jobs)
+
+    async def _commit_group(self, jobs: Sequence[_Job]) -> None:
+        try:
+            results = await self._fleet.ingest([item for items, _ in jobs for item in items])
+        except Exception as error:
+            # What a failed commit left behind is unknown: nobody is acknowledged, every truck sends again.
+            log.exception("ingest.commit_failed", uploads=len(jobs))
+            for _, done in jobs:
+                if not done.done():
+                    done.set_exception(error)
+            return
+        at = 0
+        for items, done in jobs:
+            if not done.done():
+                done.set_result(results[at : at + len(items)])
+            at += len(items)
+
+    async def _commit(self, items: list[IngestItem]) -> EpochState | None:
+        done: asyncio.Future[list[IngestResult]] = asyncio.get_running_loop().create_future()
+        await self._jobs.put((items, done))
+        results = await done
+        return results[-1].state
+
+    async def _state(self, truck: str, epoch: int | None) -> EpochState | None:
+        return await self._fleet.epoch_state(truck, epoch)
+
+    async def _check(
+        self,
+        truck: TruckRecord,
+        link: str,
+        epoch: int | None,
+        parcel: Parcel,
+        sealed: bytes,
+        offered: dict[int, tuple[bytes, Schema]],
+    ) -> IngestItem:
+        """Return the item of a parcel that verifies; raise `PeerError` of what does not."""
+        payload = decode_payload(parcel)
+        last: PeerError = UnknownEpochError("none is known")
+        for candidate in await self._candidates(truck.name, epoch):
+            try:
+                part = await self._part(truck, candidate, payload, sealed, offered)
+            except SignatureError as error:
+                # Left out, the epoch is one of the newest; if it is none of them, the truck has to name it.
+                last = error if epoch is not None else UnknownEpochError("the parcel verifies under none of them")
+                continue
+            self._epochs[truck.name] = (candidate, *[e for e in self._epochs.get(truck.name, ()) if e != candidate])[:2]
+            return IngestItem(
+                truck=truck.name,
+                link=link,
+                epoch=candidate,
+                sequence=parcel.sequence,
+                precedence=parcel.precedence,
+                sealed=sealed,
+                received_ms=self._now_ms(),
+                part=part,
+            )
+        raise last
+
+    async def _candidates(self, truck: str, epoch: int | None) -> tuple[int, ...]:
+        if epoch is not None:
+            return (epoch,)
+        if truck not in self._epochs:
+            self._epochs[truck] = tuple(state.epoch for state in await self._fleet.epochs_of(truck, 2))
+        return self._epochs[truck]
+
+    async def _part(
+        self,
+        truck: TruckRecord,
+        epoch: int,
+        payload: Batch | Event | Receipt | SchemaOffer | Tombstone,
+        sealed: bytes,
+        offered: dict[int, tuple[bytes, Schema]],
+    ) -> Part:
+        if isinstance(payload, Batch):
+            known = offered.get(payload.schema) or await self._schema(truck.name, epoch, payload.schema)
+            if known is None:
+                # Its signature covers the schema's digest: it is verified when the schema is here (`_unpark`).
+                return BatchPart(payload.schema, None, payload.boot)
+            verify_parcel(sealed, truck.signing_key, truck.name, epoch, known[0])
+            return _batch_part(payload, *known)
+        verify_parcel(sealed, truck.signing_key, truck.name, epoch)
+        match payload:
+            case SchemaOffer():
+                schema = decode_schema(payload.schema)
+                digest = cose.digest(payload.schema)
+                offered[payload.number] = (digest, schema)
+                return SchemaPart(payload.number, digest, payload.schema)
+            case Event():
+                return EventPart(payload.name, payload.time_ms, json.dumps(payload.values), payload.boot)
+            case Receipt():
+                return ReceiptPart(
+                    payload.document,
+                    payload.digest,
+                    payload.outcome,
+                    payload.name,
+                    payload.version,
+                    payload.reason,
+                    payload.time_ms,
+                )
+            case Tombstone():
+                if payload.epoch != epoch:
+                    raise MalformedError("a tombstone names sequences of its own epoch")
+                return TombstonePart(epoch, payload.ranges, payload.reason, payload.rows)
+
+    async def _schema(self, truck: str, epoch: int, number: int) -> tuple[bytes, Schema] | None:
+        key = (truck, epoch, number)
+        known = self._schemas.get(key)
+        if known is None:
+            record = await self._fleet.schema_numbered(truck, epoch, number)
+            if record is None:
+                return None
+            known = (record.digest, decode_schema(record.encoded))
+            self._schemas[key] = known
+            if len(self._schemas) > _SCHEMAS_CACHED_MAX:
+                self._schemas.popitem(last=False)
+        self._schemas.move_to_end(key)
+        return known
+
+    async def _after(self, truck: TruckRecord, items: Sequence[IngestItem]) -> None:
+        """Follow up on what was just committed: parked batches whose schema came, rows whose boot's clock is known."""
+        for item in items:
+            if isinstance(item.part, SchemaPart):
+                await self._unpark(truck, item.epoch, item.part)
+            elif isinstance(item.part, EventPart) and item.part.name == "clock":
+                values = json.loads(item.part.values_json)
+                boot, offset_ms = values.get("boot"), values.get("offset_ms")
+                if isinstance(boot, int) and isinstance(offset_ms, int):
+                    repaired = await self._fleet.set_clock(truck.name, boot, offset_ms)
+                    log.info("clock.repaired", truck=truck.name, batches=repaired)
+
+    async def _unpark(self, truck: TruckRecord, epoch: int, offer: SchemaPart) -> None:
+        schema = decode_schema(offer.encoded)
+        while parked := await self._fleet.parked_batches(truck.name, offer.number, epoch):
+            good: list[UnparkedBatch] = []
+            for record in parked:
+                try:
+                    good.append(_unparked(truck, record, offer.digest, schema))
+                except PeerError as error:
+                    await self._fleet.reject_parked(record.key, str(error), self._now_ms())
+            await self._fleet.unpark(good)
+
+    async def _quarantine(
+        self, truck: TruckRecord, epoch: int | None, sequence: int | None, sealed: bytes, reason: str
+    ) -> None:
+        log.warning("parcel.refused", truck=truck.name, sequence=sequence, reason=reason)
+        await self._fleet.quarantine(truck.name, epoch, sequence, sealed, reason, self._now_ms())
+
+
+def _batch_part(batch: Batch, digest: bytes, schema: Schema) -> BatchPart:
+    rows = decode(schema, batch.body)
+    if not rows:
+        raise MalformedError("a batch without rows")
+    times = [time for time, _ in rows]
+    tick_ms = 1000 // schema.ticks_per_s
+    return BatchPart(batch.schema, digest, batch.boot, min(times) * tick_ms, max(times) * tick_ms, len(rows))
+
+
+def _unparked(truck: TruckRecord, record: BatchRecord, digest: bytes, schema: Schema) -> UnparkedBatch:
+    verify_parcel(record.sealed, truck.signing_key, truck.name, record.key.epoch, digest)
+    payload = decode_payload(unseal(record.sealed))
+    part = _batch_part(payload, digest, schema)
+    return UnparkedBatch(record.key, digest, part.first_ms or 0, part.last_ms or 0, part.rows or 0)

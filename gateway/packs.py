@@ -1,0 +1,140 @@
+"""Packs on the gateway: made once for each way from one set of held files to a manifest, in worker processes, and kept.
+
+Trucks with the same history share a pack. Making one may take minutes: a truck is told when to ask again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import structlog
+
+from protocol import cose
+from protocol.documents import Manifest, parse_document
+from protocol.errors import PeerError
+from protocol.messages import PackOffer, PackRequest
+from protocol.numbers import PIECE_BYTES, DocumentKind
+from protocol.pack import encode_pack, wanted_files
+from protocol.wire import Digest, Uint, WireArray
+from store.blobs import BlobStore
+from store.files import publish
+from store.fleet.fleet import FleetStore
+
+log = structlog.get_logger("gateway.packs")
+
+_READ_BYTES = 1 << 20
+_ASK_AGAIN_S = 5
+
+
+class PackEntry(WireArray, frozen=True):
+    """What is kept about a finished pack: its digest and size in bytes."""
+
+    digest: Digest
+    size: Uint
+
+
+class Packs:
+    """Makes, keeps and hands out packs and every other object that trucks fetch in pieces."""
+
+    def __init__(self, folder: Path, blobs: BlobStore, fleet: FleetStore, *, workers: int = 1) -> None:
+        self._folder = folder
+        self._blobs = blobs
+        self._fleet = fleet
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for leftover in self._folder.glob("*.new"):
+            leftover.unlink()
+        # A forked worker would inherit the event loop's sockets: it starts from nothing instead.
+        self._workers = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+        self._running: dict[str, asyncio.Task[PackEntry]] = {}
+
+    async def offer(self, request: PackRequest) -> PackOffer:
+        """Return the pack that leads to a manifest from the held ones, or when to ask again; raise `PeerError`."""
+        key = cose.digest(request.encode()).hex()
+        entry = self._entry(key)
+        if entry is None:
+            task = self._running.get(key)
+            if task is None:
+                task = self._running[key] = asyncio.create_task(self._make(key, request))
+            done, _ = await asyncio.wait({task}, timeout=2.0)
+            if not done:
+                return PackOffer(wait_s=_ASK_AGAIN_S)
+            del self._running[key]
+            entry = task.result()
+        return PackOffer(digest=entry.digest, size=entry.size)
+
+    def read_piece(self, digest: bytes, first: int) -> bytes | None:
+        """Return one piece of a pack, or None when it is not here."""
+        try:
+            with (self._folder / f"{digest.hex()}.pack").open("rb") as file:
+                file.seek(first * PIECE_BYTES)
+                return file.read(PIECE_BYTES)
+        except FileNotFoundError:
+            return None
+
+    async def close(self) -> None:
+        """Stop the workers; what they were making is made again when it is asked for."""
+        for task in self._running.values():
+            task.cancel()
+        self._workers.shutdown(wait=False, cancel_futures=True)
+
+    def _entry(self, key: str) -> PackEntry | None:
+        try:
+            entry = PackEntry.decode((self._folder / f"{key}.entry").read_bytes())
+        except (FileNotFoundError, PeerError):
+            return None
+        return entry if (self._folder / f"{entry.digest.hex()}.pack").exists() else None
+
+    async def _make(self, key: str, request: PackRequest) -> PackEntry:
+        manifest = await self._manifest(request.manifest)
+        held: set[bytes] = set()
+        for digest in request.held:
+            held.update(file.digest for file in (await self._manifest(digest)).files)
+        wanted = [str(self._blobs.path(file.digest)) for file in wanted_files(manifest, held)]
+        log.info("pack.started", bundle=manifest.name, version=manifest.version, objects=len(wanted))
+        loop = asyncio.get_running_loop()
+        entry = await loop.run_in_executor(self._workers, write_pack, wanted, str(self._folder), key)
+        log.info("pack.finished", bundle=manifest.name, version=manifest.version, bytes=entry.size)
+        return entry
+
+    async def _manifest(self, digest: bytes) -> Manifest:
+        record = await self._fleet.document(digest)
+        if record is None or record.kind is not DocumentKind.MANIFEST:
+            raise PeerError("no such manifest is here")
+        manifest, _ = parse_document(record.signed, Manifest)
+        return manifest
+
+
+def write_pack(paths: list[str], folder: str, key: str) -> PackEntry:
+    """Make one pack from the files at `paths` (in a worker process); it is published whole, then named by `key`."""
+    place = Path(folder)
+    temporary = place / f"{key}.new"
+    size = 0
+    with temporary.open("wb") as file:
+        for chunk in encode_pack(_contents(paths)):
+            file.write(chunk)
+            size += len(chunk)
+        file.flush()
+        os.fsync(file.fileno())
+    digest = _file_digest(temporary)
+    temporary.rename(place / f"{digest.hex()}.pack")
+    entry = PackEntry(digest, size)
+    publish(place / f"{key}.entry", entry.encode())
+    return entry
+
+
+def _contents(paths: list[str]) -> Iterator[bytes]:
+    for path in paths:
+        with open(path, "rb") as file:
+            while chunk := file.read(_READ_BYTES):
+                yield chunk
+
+
+def _file_digest(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
