@@ -38,6 +38,7 @@ _HANDSHAKE_TRIES = 4
 _HANDSHAKE_FIRST_S = 3.0
 _REKEY_PAUSE_S = 120.0
 _LOSS_MEMORY = 200
+_SILENT_CONTACTS_TO_TURN = 3
 _MESSAGE_2_BYTES = 80
 ANSWER_BYTES = 200
 
@@ -100,6 +101,7 @@ class Link:
         self._session: LinkContext | None = None
         self._opening = asyncio.Lock()
         self._rekey_after = 0.0
+        self._silent_contacts = 0
 
     @property
     def gateway(self) -> str:
@@ -161,7 +163,11 @@ class Link:
             self._coap = None
 
     def mark_down(self) -> None:
-        """Note that the link does not answer; a socket that broke is opened again."""
+        """Note that the link does not answer; after a few such contacts in a row the next gateway is tried."""
+        self._silent_contacts += 1
+        if self._silent_contacts >= _SILENT_CONTACTS_TO_TURN:
+            self._silent_contacts = 0
+            self.next_gateway()
         if self.usable:
             self.usable = False
             self.down_since = self._monotonic()
@@ -169,6 +175,7 @@ class Link:
 
     def _heard(self, rtt_s: float) -> None:
         self.last_contact = self._monotonic()
+        self._silent_contacts = 0
         self.rtt_s = rtt_s if self.rtt_s is None else 0.875 * self.rtt_s + 0.125 * rtt_s
         if not self.usable:
             self.usable = True
