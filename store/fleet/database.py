@@ -27,6 +27,7 @@ __all__ = ["Database", "Executes", "FleetPart", "Transaction", "Upsert", "may_st
 Upsert = postgresql.Insert | sqlite.Insert
 # SQLSTATE 40001 is a serialization failure, 40P01 a deadlock: the transaction did nothing and may start over.
 _START_OVER = frozenset({"40001", "40P01"})
+_ONE_STATE = {"isolation_level": "REPEATABLE READ"}
 
 
 class Database:
@@ -44,6 +45,8 @@ class Database:
             self._writer = WritingThread(self.url)
         else:
             self._engine = create_async_engine(self.url, pool_size=POSTGRES_CONNECTIONS, max_overflow=0)
+        # On SQLite a reading transaction sees one state anyway.
+        self._reader = self._engine if self.is_sqlite else self._engine.execution_options(**_ONE_STATE)
 
     @property
     def path(self) -> Path | None:
@@ -51,15 +54,16 @@ class Database:
         return Path(self.url.database) if self.is_sqlite and self.url.database else None
 
     async def close(self) -> None:
-        """Close every connection; the SQLite writer last, so that it is the one that checkpoints."""
+        """Close every connection, the SQLite writer last because it checkpoints. Repeats do nothing."""
         await self._engine.dispose()
         if self._writer is not None:
-            await self._writer.close()
+            writer, self._writer = self._writer, None
+            await writer.close()
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
         """Give a connection with one consistent view."""
-        async with self._engine.connect() as connection, connection.begin():
+        async with self._reader.connect() as connection, connection.begin():
             yield connection
 
     @asynccontextmanager
@@ -80,7 +84,11 @@ class Database:
         return sqlite.insert(table) if self.is_sqlite else postgresql.insert(table)
 
     def _transaction(self) -> AbstractAsyncContextManager[Transaction]:
-        return self._asyncpg_transaction() if self._writer is None else self._sqlite_transaction(self._writer)
+        if not self.is_sqlite:
+            return self._asyncpg_transaction()
+        if self._writer is None:
+            raise LocalError("the store is closed")
+        return self._sqlite_transaction(self._writer)
 
     @asynccontextmanager
     async def _sqlite_transaction(self, writer: WritingThread) -> AsyncIterator[Transaction]:

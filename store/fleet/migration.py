@@ -6,6 +6,7 @@ or it does not. Deliberately absent: a way down, since a backup is the way back.
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.resources import files
 
 from alembic import command
@@ -53,6 +54,7 @@ def _config(connection: Connection | None = None) -> Config:
     return config
 
 
+@cache
 def _script() -> ScriptDirectory:
     return ScriptDirectory.from_config(_config())
 

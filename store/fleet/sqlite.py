@@ -47,15 +47,18 @@ class WritingThread:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[ThreadTransaction]:
         """Give a transaction; callers take turns. It is committed on leaving, with the changes that it noted."""
-        connection = await on_thread(self._thread, self._begin)
-        transaction = ThreadTransaction(self._thread, connection)
+        begun: list[Connection] = []
         try:
+            # A task that is cancelled here gets no return value, but the thread has begun all the same.
+            await on_thread(self._thread, lambda: begun.append(self._begin()))
+            transaction = ThreadTransaction(self._thread, begun[0])
             yield transaction
             await transaction.run(changes_table.append, transaction.noted)
         except BaseException:
-            await on_thread(self._thread, connection.close)  # which rolls back
+            for connection in begun:
+                await on_thread(self._thread, connection.close)  # which rolls back
             raise
-        await on_thread(self._thread, lambda: _commit(connection))
+        await on_thread(self._thread, lambda: _commit(begun[0]))
 
     async def close(self) -> None:
         """Close the connection, which checkpoints, and end the thread."""

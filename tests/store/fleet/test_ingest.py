@@ -229,13 +229,18 @@ async def test_a_deadlock_starts_the_transaction_over(
     assert len(tries) == 2
 
 
-async def test_a_cancelled_call_leaves_the_store_working(fleet: FleetStore, item: Make) -> None:
-    running = asyncio.create_task(fleet.ingest([item(1, EventPart("e", 1))]))
-    await asyncio.sleep(0.001)
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
-    assert (await fleet.ingest([item(1, EventPart("e", 1))]))[0].committed
-    assert len(await fleet.events("ke-arrow")) == 1
+async def test_a_call_cancelled_at_any_step_leaves_the_store_working(fleet: FleetStore, item: Make) -> None:
+    for turns in range(30):
+        parcel = item(turns + 1, EventPart("e", 1))
+        running = asyncio.create_task(fleet.ingest([parcel]))
+        for _ in range(turns):
+            await asyncio.sleep(0.0001)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        (result,) = await asyncio.wait_for(fleet.ingest([parcel]), 10)
+        assert result.committed
+        assert result.state.cumulative == turns + 1
+    assert len(await fleet.events("ke-arrow")) == 30
 
 
 async def test_an_epoch_beyond_64_bits_is_refused(fleet: FleetStore, item: Make) -> None:

@@ -38,15 +38,15 @@ async def test_an_empty_database_is_refused_with_what_to_do(empty_url: str) -> N
         await FleetStore.open(empty_url)
 
 
-async def test_a_newer_database_is_refused_by_open_and_by_migrate(fleet_url: str) -> None:
-    database = Database(fleet_url)
+async def test_a_newer_database_is_refused_by_open_and_by_migrate(own_url: str) -> None:
+    database = Database(own_url)
     async with database.write() as transaction:
         await transaction.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     await database.close()
     with pytest.raises(SchemaVersionError, match="newer release"):
-        await FleetStore.open(fleet_url)
+        await FleetStore.open(own_url)
     with pytest.raises(SchemaVersionError, match="newer release"):
-        await migrate(fleet_url)
+        await migrate(own_url)
 
 
 async def test_a_failed_migration_leaves_nothing_behind(empty_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

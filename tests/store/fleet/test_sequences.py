@@ -1,6 +1,6 @@
 """The set of sequences equals a plain set, whatever is added in whatever order."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocol.numbers import GAPS_MAX
@@ -9,6 +9,7 @@ from store.fleet.sequences import SequenceSet, ranges_from_text, ranges_to_text
 adds = st.lists(st.tuples(st.integers(1, 60), st.integers(0, 6)).map(lambda pair: (pair[0], pair[0] + pair[1])))
 
 
+@settings(max_examples=50)
 @given(adds)
 def test_it_equals_a_plain_set(ranges: list[tuple[int, int]]) -> None:
     sequences, model = SequenceSet(), set()
@@ -23,6 +24,7 @@ def test_it_equals_a_plain_set(ranges: list[tuple[int, int]]) -> None:
         assert missing == set(range(1, max(model))) - model
 
 
+@settings(max_examples=50)
 @given(adds)
 def test_ranges_are_ascending_disjoint_and_not_adjacent(ranges: list[tuple[int, int]]) -> None:
     sequences = SequenceSet()
