@@ -26,7 +26,7 @@ from edge.identity import Keys
 from edge.spending import Spending, Unmetered
 from protocol.edhoc import Initiator
 from protocol.errors import BudgetExceededError, DigitruckError, PeerError
-from protocol.numbers import OSCORE_REKEY_AFTER, PATH_EDHOC, Precedence
+from protocol.numbers import OSCORE_REKEY_AFTER, PATH_EXCHANGE, Precedence
 from protocol.oscore import InitiatingContext, LinkContext, Secrets
 from store.coapcontext import MeteredContext, client_context
 from store.contexts import Contexts, StoredContext
@@ -304,7 +304,7 @@ class Link:
         first = initiator.message_1()
         wait_s = _HANDSHAKE_FIRST_S
         for _ in range(_HANDSHAKE_TRIES):
-            message = Message(code=codes.POST, mtype=NON, uri_path=list(PATH_EDHOC), payload=first)
+            message = Message(code=codes.POST, mtype=NON, uri_path=[PATH_EXCHANGE], payload=first)
             message.remote = await self._remote()
             pause_s = wait_s * random.uniform(1.0, 1.3)  # noqa: S311 - it only spreads retransmissions
             try:

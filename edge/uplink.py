@@ -19,7 +19,7 @@ from edge.clock import Clock
 from edge.link import Answered, Link, LinkDownError, RefusedError, SessionLostError
 from protocol.errors import BudgetExceededError, PeerError
 from protocol.forwarding import Forwarder, Transmit
-from protocol.messages import Ack, unseal
+from protocol.messages import Ack, Upload, unseal
 from protocol.numbers import PARCEL_WINDOW, PATH_UPLOAD, Precedence
 from protocol.scheduler import LinkView, may_carry
 from store.parcels import ParcelQueue, Reseal
@@ -253,27 +253,28 @@ class Uplink:
 
     async def _hello(self, link: Link) -> None:
         """Ask for the time and the desired state with an upload that carries nothing."""
-        from protocol.messages import Upload
-
-        payload = Upload(epoch=self._queue.epoch, ask_time=True).encode()
+        payload = Upload(ask_time=True).encode()
         try:
             answered = await self._request(link, payload, Precedence.PRIORITY, "hello")
         except SessionLostError as failure:
             link.session_lost()
             raise LinkDownError(str(failure)) from failure
         self._hello_wanted = False
-        await self._acknowledged(link, Ack.decode(answered.payload), answered.rtt_s, self._queue.epoch)
+        await self._heard(link, Ack.decode(answered.payload), answered.rtt_s)
 
     async def _acknowledged(self, link: Link, ack: Ack, rtt_s: float, epoch: int) -> None:
-        if ack.time_s is not None:
-            await self._on_time(ack.time_s, rtt_s)
         if ack.cumulative or ack.ranges:
             now_s = self._clock.at_least_s()
             applied = await self._writer.run(lambda: self._queue.mark_delivered(ack, epoch, now_s))
             if applied.clashed:
                 await self._writer.run(lambda: self._queue.renumber(applied.clashed, epoch, self._reseal))
-        await self._on_contact(Contact(link.name, ack))
+        await self._heard(link, ack, rtt_s)
         await self.reload()
+
+    async def _heard(self, link: Link, ack: Ack, rtt_s: float) -> None:
+        if ack.time_s is not None:
+            await self._on_time(ack.time_s, rtt_s)
+        await self._on_contact(Contact(link.name, ack))
 
 
 def _tell(state: RetryCallState) -> None:

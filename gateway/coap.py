@@ -20,7 +20,7 @@ from aiocoap.pipe import Pipe
 from gateway.handshakes import Handshakes
 from gateway.peers import Peer, Peers
 from protocol.errors import PeerError
-from protocol.numbers import PATH_EDHOC, PATH_ENROL, Precedence
+from protocol.numbers import PATH_EDHOC, PATH_ENROL, PATH_EXCHANGE, Precedence
 from protocol.oscore import Secrets, split_combined
 from store.account import Account
 from store.coapmeter import Meter
@@ -46,6 +46,8 @@ class Answer:
     cause: str
     precedence: Precedence = Precedence.NORMAL
 
+
+_EDHOC_PATHS = (PATH_EDHOC, (PATH_EXCHANGE,))
 
 Handler = Callable[[Request], Awaitable[Answer]]
 
@@ -79,7 +81,7 @@ class Site(interfaces.Resource):  # type: ignore[misc]
         request = pipe.request
         if request.opt.oscore is not None:
             await self._protected(pipe, request)
-        elif request.opt.uri_path == PATH_EDHOC and request.code == codes.POST and len(request.payload) > 1:
+        elif request.opt.uri_path in _EDHOC_PATHS and request.code == codes.POST and len(request.payload) > 1:
             pipe.add_response(self._first_message(request), is_last=True)
         else:
             pipe.add_response(Message(code=codes.UNAUTHORIZED), is_last=True)

@@ -70,6 +70,9 @@ class Ingest:
 
     async def upload(self, truck: TruckRecord, link: str, upload: Upload) -> tuple[Ack, tuple[ParcelKind, ...]]:
         """Store an upload's parcels and return their acknowledgement, without its desired state, and their kinds."""
+        if not upload.parcels:
+            # A hello: the truck wants the time and its desired state, and names no epoch to be acknowledged.
+            return Ack(cumulative=0), ()
         refused: list[tuple[int, Refusal]] = []
         asked: set[int] = set()
         items: list[IngestItem] = []

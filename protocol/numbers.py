@@ -17,6 +17,7 @@ PATH_DOCUMENT: Final = "d"
 PATH_PIECES: Final = "p"
 PATH_PACK: Final = "k"
 PATH_ENROL: Final = "e"
+PATH_EXCHANGE: Final = "x"  # EDHOC message_1; 16 bytes shorter than its well-known path, which is answered too
 PATH_EDHOC: Final = (".well-known", "edhoc")
 
 # COSE (RFC 9052, RFC 9053): header label 1 is "alg", -8 is EdDSA; tags 18 and 98 are COSE_Sign1 and COSE_Sign.
