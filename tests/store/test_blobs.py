@@ -135,3 +135,22 @@ def test_leftovers_of_a_crash_are_cleaned_on_open(blobs) -> None:
     leftover.write_bytes(b"half")
     BlobStore(blobs.root)
     assert not leftover.exists()
+
+
+def test_a_blob_is_synced_named_and_its_folder_synced_in_this_order(blobs, monkeypatch) -> None:
+    steps: list[str] = []
+    real_fsync, real_rename = os.fsync, os.rename
+
+    def fsync(file: int) -> None:
+        steps.append("folder" if os.path.isdir(f"/proc/self/fd/{file}") else "file")
+        real_fsync(file)
+
+    def rename(*names: object) -> None:
+        steps.append("rename")
+        real_rename(*names)
+
+    blobs.path(sha(b"data")).parent.mkdir()
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "rename", rename)
+    blobs.write(sha(b"data"), [b"data"])
+    assert steps == ["file", "rename", "folder"]
