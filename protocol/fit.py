@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from heapq import heapify, heappop, heappush
 from itertools import pairwise
 from typing import Final
 
@@ -18,7 +19,7 @@ from protocol.fit_activity import fit_activity
 from protocol.fit_prior import fit_priors
 from protocol.regression import Column, dot, predict, residual_bits, robust_fits
 from protocol.rows import Row
-from protocol.schema import WEIGHT_MAX, WEIGHT_SHIFT, Channel, Codec, Schema
+from protocol.schema import VALUE_MAX, WEIGHT_MAX, WEIGHT_SHIFT, Channel, Codec, Schema
 
 SAMPLE_ROWS_MAX: Final = 6_000
 _BLOCK_ROWS: Final = 500
@@ -27,6 +28,7 @@ _SAME_ROW_MAX: Final = 6
 _HISTORY_MAX: Final = 4
 _GAIN_BITS_MIN: Final = 0.02
 _ORDER_GAIN_BITS_MIN: Final = 0.05
+_ORDER_LUCK_ROWS: Final = 40
 _DROP_BITS_MAX: Final = 0.003  # a weight that saves less a value is not worth its place
 _DROP_SHARES: Final = (0.02, 0.05, 0.1, 0.2)  # of the strongest term; the weaker ones are tried without, by steps
 _ONE: Final = 1 << WEIGHT_SHIFT
@@ -97,8 +99,8 @@ def _plain_schema(fields: Sequence[Field], rows: Sequence[Row], ticks_per_s: int
                 unit=field.unit,
                 scale=field.scale,
                 nominal=nominal,
-                spread=sum(abs(value - nominal) for value in column) // max(len(column), 1),
-                typical=sum(changes) // max(len(changes), 1),
+                spread=min(sum(abs(value - nominal) for value in column) // max(len(column), 1), VALUE_MAX),
+                typical=min(sum(changes) // max(len(changes), 1), VALUE_MAX),
             )
         )
     period_s = min(max(round(period_ticks / ticks_per_s), 1), 86_400)
@@ -221,19 +223,21 @@ class _Columns:
 def _coding_order(columns: _Columns) -> list[int]:
     rest = list(range(len(columns.changes)))
     last: list[int] = []
-    gains = {index: columns.gain_bits(index, rest) for index in rest}
-    while gains:
-        index = max(gains, key=lambda key: gains[key])
-        if gains[index] < _ORDER_GAIN_BITS_MIN:
-            break
+    # With few rows a gain is partly luck, so it has to be larger.
+    gain_bits_min = max(_ORDER_GAIN_BITS_MIN, _ORDER_LUCK_ROWS / len(columns.changes[0]))
+    # A channel's gain only shrinks as others leave: an old figure is a bound, and only the largest has to be renewed.
+    bounds = [(-columns.gain_bits(index, rest), index) for index in rest]
+    heapify(bounds)
+    while bounds:
+        _, index = heappop(bounds)
+        gain = columns.gain_bits(index, rest)
+        if gain < gain_bits_min:
+            continue
+        if bounds and -gain > bounds[0][0]:
+            heappush(bounds, (-gain, index))
+            continue
         rest.remove(index)
         last.insert(0, index)
-        # A channel's gain only shrinks as others leave, so those with none need not be asked again.
-        gains = {
-            other: columns.gain_bits(other, rest)
-            for other, gain in gains.items()
-            if other != index and gain >= _ORDER_GAIN_BITS_MIN
-        }
     return rest + last
 
 

@@ -14,7 +14,7 @@ from typing import Final
 
 from protocol.regression import Column, dot, predict
 from protocol.rows import FAST, SLOW
-from protocol.schema import WEIGHT_MAX, WEIGHT_SHIFT, Channel
+from protocol.schema import VALUE_MAX, WEIGHT_MAX, WEIGHT_SHIFT, Channel
 
 _ROUNDS: Final = 12
 _ROUNDS_LAST: Final = 30
@@ -57,7 +57,7 @@ def fit_activity(
     ]
     return replace(
         channel,
-        typical=round(typical),
+        typical=min(round(typical), VALUE_MAX),
         activity=tuple(min(round(fitted.get(name, 0.0) * 256), WEIGHT_MAX) for name in range(_OWN_TERMS)),
         neighbours=tuple(sorted((index, weight) for index, weight in pairs if weight)),
     )
