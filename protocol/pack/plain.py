@@ -1,4 +1,4 @@
-"""Packs: the bytes that take a truck from the files it has to the files of a manifest.
+"""Plain packs: the bytes that take a truck from the files it has to the files of a manifest, without deltas.
 
 Layout: a length-prefixed deterministic CBOR header `[version, [[codec, size, packed size], ...]]`, then the frames.
 Decoded, the frames are the contents of the wanted objects (each distinct digest once, in manifest order, those already

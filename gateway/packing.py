@@ -1,0 +1,193 @@
+"""Packs made: from files that are held to files that are wanted, on the gateway's or a publisher's own machine.
+
+Blocks for as long as it takes: run it in a worker process. Everything large lies in temporary files, mapped.
+"""
+
+from __future__ import annotations
+
+import mmap
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from gateway.packcodecs import PackedFrame, pack_frame, pack_lzma, pack_stream
+from gateway.packextents import BlockIndex
+from gateway.packrecipes import RecipeWriter
+from protocol.documents import Manifest, ManifestFile, parse_document
+from protocol.pack import wanted_files
+from protocol.pack.containers import Kind, open_view
+from protocol.pack.cursor import READ_BYTES, varint
+from protocol.pack.decoder import list_held, order_wanted
+from protocol.pack.index import VERSION, BaseView, Extent, FrameEntry, Index
+from protocol.pack.manifests import encode_delta
+from store.heldviews import FileSource
+
+FRAME_BYTES = 4 << 20
+PREFIX_BYTES = 2 * FRAME_BYTES
+
+Progress = Callable[[int, int], None]
+"""Told (bytes done, bytes in all) as frames are packed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What an update needs: the files that the pack carries, all digests that are held, and the old manifest's files.
+
+    The order of `held` is the same on the truck: packs and manifests name held files by their number in it.
+    """
+
+    wanted: tuple[ManifestFile, ...]
+    held: tuple[bytes, ...]
+    old: tuple[ManifestFile, ...]
+
+
+def plan_update(signed: bytes, held: Sequence[bytes]) -> Update:
+    """Return what leads to a signed manifest from signed manifests that are held, the nearest one first."""
+    manifest, _ = parse_document(signed, Manifest)
+    before = [parse_document(each, Manifest)[0].files for each in held]
+    digests = list_held(before)
+    return Update(wanted_files(manifest, digests), digests, before[0] if before else ())
+
+
+def pack_manifest(signed: bytes, update: Update) -> bytes:
+    """Return a signed manifest as it travels: what changed, without digests that the truck works out."""
+    return pack_stream(encode_delta(signed, update.old, update.held))
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    start: int
+    end: int
+    view: BaseView
+
+
+def encode(
+    wanted: Sequence[tuple[ManifestFile, Path]], held: Sequence[Path], *, progress: Progress = lambda *_: None
+) -> Iterator[bytes]:
+    """Yield the pack that leads from the held files to the wanted ones, its index first."""
+    with tempfile.TemporaryFile() as base_file, tempfile.TemporaryFile() as view_file:
+        pieces = _write_base(held, base_file)
+        recipes = _write_views(wanted, view_file)
+        base, views = _mapped(base_file), _mapped(view_file)
+        yield from _encode(base, views, pieces, recipes, progress)
+
+
+def _encode(
+    base: memoryview, views: memoryview, pieces: list[_Piece], recipes: bytes, progress: Progress
+) -> Iterator[bytes]:
+    blocks = BlockIndex(base)
+    frames: list[tuple[PackedFrame, int, tuple[Extent, ...]]] = []
+    for start in range(0, len(views), FRAME_BYTES):
+        data = bytes(views[start : start + FRAME_BYTES])
+        extents = blocks.extents(data, PREFIX_BYTES)
+        prefix = b"".join(bytes(base[each.offset : each.offset + each.length]) for each in extents)
+        frame = pack_frame(data, prefix)
+        frames.append((frame, len(data), extents if needs_prefix(frame) else ()))
+        progress(start + len(data), len(views))
+    used, moved = _used(pieces, [extents for _, _, extents in frames])
+    entries = [
+        FrameEntry(frame.codec, size, len(frame.body), tuple(moved(each) for each in extents))
+        for frame, size, extents in frames
+    ]
+    index = Index(tuple(used), tuple(entries), recipes).encode()
+    packed = pack_lzma(index)
+    yield bytes([VERSION]) + varint(len(packed)) + varint(len(index)) + packed
+    for frame, _, _ in frames:
+        yield frame.body
+
+
+def needs_prefix(frame: PackedFrame) -> bool:
+    """Return whether a frame is decoded against held content."""
+    return frame.codec.name in ("ZSTD", "DELTA")
+
+
+def _write_base(held: Sequence[Path], out: BinaryIO) -> list[_Piece]:
+    """Lay every held file and the view of every held container end to end."""
+    pieces = []
+    at = 0
+    for number, place in enumerate(held):
+        size = place.stat().st_size
+        with place.open("rb") as file:
+            for chunk in _chunks(file):
+                out.write(chunk)
+            pieces.append(_Piece(at, at + size, BaseView(number, None)))
+            at += size
+            view = open_view(FileSource(file, size))
+            if view is not None:
+                opened = 0
+                for chunk in view:
+                    out.write(chunk)
+                    opened += len(chunk)
+                pieces.append(_Piece(at, at + opened, BaseView(number, opened)))
+                at += opened
+    return pieces
+
+
+def _write_views(wanted: Sequence[tuple[ManifestFile, Path]], out: BinaryIO) -> bytes:
+    """Lay the views of the wanted files end to end, in the order of the pack; return their recipes."""
+    writer = RecipeWriter()
+    places = {file.path: place for file, place in wanted}
+    recipes = bytearray()
+    for file in order_wanted([file for file, _ in wanted]):
+        with places[file.path].open("rb") as stream:
+            opened = writer.open(FileSource(stream, file.size))
+            if opened is None:
+                recipes += varint(Kind.PLAIN)
+                stream.seek(0)
+                for chunk in _chunks(stream):
+                    out.write(chunk)
+            else:
+                recipes += varint(opened.kind) + opened.recipe
+                out.write(opened.view)
+    return bytes(recipes)
+
+
+def _used(
+    pieces: Sequence[_Piece], prefixes: Iterable[Sequence[Extent]]
+) -> tuple[list[BaseView], Callable[[Extent], Extent]]:
+    """Return the views that some prefix touches, and how a stretch of all views moves to a stretch of those."""
+    extents = sorted({extent for extents in prefixes for extent in extents}, key=lambda each: each.offset)
+    used: list[BaseView] = []
+    starts: list[tuple[int, int, int]] = []  # (start, end) among all views, start among the used
+    at = 0
+    number = 0
+    touched = _merged(extents)
+    for piece in pieces:
+        while number < len(touched) and touched[number][1] <= piece.start:
+            number += 1
+        if number < len(touched) and touched[number][0] < piece.end:
+            used.append(piece.view)
+            starts.append((piece.start, piece.end, at))
+            at += piece.end - piece.start
+
+    def moved(extent: Extent) -> Extent:
+        for start, end, place in starts:
+            if start <= extent.offset < end:
+                return Extent(place + extent.offset - start, extent.length)
+        raise AssertionError("a stretch lies in the views that it touches")
+
+    return used, moved
+
+
+def _merged(extents: Sequence[Extent]) -> list[tuple[int, int]]:
+    out: list[tuple[int, int]] = []
+    for extent in extents:
+        end = extent.offset + extent.length
+        if out and extent.offset <= out[-1][1]:
+            out[-1] = (out[-1][0], max(end, out[-1][1]))
+        else:
+            out.append((extent.offset, end))
+    return out
+
+
+def _chunks(file: BinaryIO) -> Iterator[bytes]:
+    while chunk := file.read(READ_BYTES):
+        yield chunk
+
+
+def _mapped(file: BinaryIO) -> memoryview:
+    file.flush()
+    size = file.seek(0, 2)
+    return memoryview(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) if size else b"")
