@@ -205,6 +205,7 @@ tombstones = Table(
     Column("ranges", Text, nullable=False),
     Column("reason", Text, nullable=False),
     Column("rows", BigInteger, nullable=False),
+    Index("ix_tombstones_truck_id", "truck", "id"),
 )
 
 boots = Table(
@@ -264,6 +265,7 @@ documents = Table(
     Column("stream", LargeBinary, nullable=False),
     Index("ix_documents_stream_version", "stream", "version"),
     Index("ix_documents_kind_received_ms", "kind", "received_ms"),
+    Index("ix_documents_received_ms_digest", "received_ms", "digest"),
     Index("ix_documents_kind_group_name", "kind", "group_name"),
 )
 

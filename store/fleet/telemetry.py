@@ -73,6 +73,8 @@ class Telemetry(FleetPart):
         )
         if after is not None:
             first_ms, last_id = after
+            # Said twice, because an index serves the plain bound and not the choice below.
+            query = query.where(batches.c.first_ms >= first_ms)
             query = query.where(
                 or_(batches.c.first_ms > first_ms, and_(batches.c.first_ms == first_ms, batches.c.id > last_id))
             )

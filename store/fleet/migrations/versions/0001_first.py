@@ -60,6 +60,7 @@ def upgrade() -> None:
     )
     op.create_index("ix_documents_kind_group_name", "documents", ["kind", "group_name"])
     op.create_index("ix_documents_kind_received_ms", "documents", ["kind", "received_ms"])
+    op.create_index("ix_documents_received_ms_digest", "documents", ["received_ms", "digest"])
     op.create_index("ix_documents_stream_version", "documents", ["stream", "version"])
     op.create_table(
         "enrolments",
@@ -362,3 +363,4 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["id"], ["parcels.id"], name="fk_tombstones_parcels"),
         sa.PrimaryKeyConstraint("id", name="pk_tombstones"),
     )
+    op.create_index("ix_tombstones_truck_id", "tombstones", ["truck", "id"])
