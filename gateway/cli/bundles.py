@@ -28,7 +28,7 @@ from gateway.cli.output import (
     say,
     size,
 )
-from gateway.cli.session import gateway, load_key
+from gateway.cli.session import gateway, load_key, load_session
 from gateway.cli.times import duration, now_s
 from gateway.client import SyncClient
 from gateway.keystore import KeyRole
@@ -83,6 +83,8 @@ def bundle_push(
     goes on where it was. SOURCE_DATE_EPOCH, if set, is the time in the manifest, so that it can be made again.
     """
     signing = [load_key(each, KeyRole.PUBLISHER) for each in keys]
+    if not dry_run:
+        load_session()  # before a large folder is read for nothing
     with _progress("reading") as progress:
         source = publishing.scan(folder, progress)
     issued_s = _issued_s()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -28,8 +29,9 @@ def replaced(document: _D, **changes: Any) -> _D:
 def parse_role(text: str, store: Keystore) -> tuple[str, RoleKeys]:
     """Return the scope and the role in `SCOPE=KEY[,KEY...][:N]`; raise `CommandError`."""
     scope, equals, rest = text.partition("=")
-    names, colon, count = rest.rpartition(":") if rest.rpartition(":")[2].isdigit() else (rest, "", "1")
-    if not equals or not names or (colon and not count):
+    names, colon, text_after = rest.partition(":")
+    count = text_after if colon else "1"
+    if not equals or not names or not re.fullmatch("[0-9]{1,2}", count):
         raise CommandError(f"{text!r} is not SCOPE=KEY[,KEY][:N], e.g. kenya=asha-ops,juma-ops:2")
     keys = tuple(dict.fromkeys(store.public(name).public for name in names.split(",")))
     if not 1 <= int(count) <= len(keys):
