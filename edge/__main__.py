@@ -19,6 +19,7 @@ from edge.config import DEFAULT_TEXT, EdgeConfig, load_config
 from edge.daemon import Edge
 from edge.joining import join as join_fleet
 from edge.offline import offline_status
+from edge.schema_cli import schema_group
 from edge.status import EdgeStatus, render_status
 from protocol.errors import DigitruckError, LocalError, PeerError
 from protocol.joincode import read_join_code
@@ -232,6 +233,9 @@ def check(config: Path, as_json: bool) -> None:
     click.echo(msgspec.json.encode(checks).decode() if as_json else render_checks(checks).rstrip("\n"))
     if any(each.error for each in checks):
         raise SystemExit(1)
+
+
+main.add_command(schema_group, "schema")
 
 
 class _NotRunningError(LocalError):
