@@ -124,6 +124,12 @@ class Recorder:
         await self._open_series(name, Schema(tuple(channels), period_s=max(1, round(period_s))))
 
     async def _open_series(self, name: str, schema: Schema) -> _Series:
+        old = self._series.get(name)
+        if old is not None:
+            # A new configuration starts the collectors anew: what the old batch holds would be forgotten with it.
+            async with old.lock:
+                if old.encoder.rows:
+                    await self._close(old)
         number = await self._writer.run(lambda: self._register(schema.encoded))
         series = _Series(number, schema, BatchEncoder(schema))
         self._series[name] = series
@@ -248,10 +254,6 @@ class Recorder:
         old = self._series.get(LOCAL_SERIES)
         if old is not None and not changed:
             return old
-        if old is not None:
-            async with old.lock:
-                if old.encoder.rows:
-                    await self._close(old)
         return await self._open_series(LOCAL_SERIES, Schema(tuple(self._local.values()), period_s=_LOCAL_PERIOD_S))
 
     async def _take(self, series: _Series, boot: int | None, time_s: float, cells: Cells) -> None:
