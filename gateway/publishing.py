@@ -26,8 +26,8 @@ READ_BYTES = 1 << 20
 _PIECE_BYTES = 2 << 20
 _ASK_FIRST_BYTES = 1_024
 _UPLOADS_AT_ONCE = 4
-_CORRECTIONS_MAX = 20
-_BUSY_S = 0.5
+_CORRECTIONS_MAX = 16
+_BUSY_S_MAX = 8.0
 _REFUSED_SHOWN_MAX = 20
 _DEPTH_MAX = 64
 
@@ -229,7 +229,7 @@ async def _push_blob(client: Client, digest: str, file: SourceFile, advance: Cal
         return None
     advance(offset)
     sent = 0
-    for _ in range(_CORRECTIONS_MAX):
+    for attempt in range(_CORRECTIONS_MAX):
         try:
             while True:
                 piece = await asyncio.to_thread(_piece, file, offset)
@@ -245,11 +245,11 @@ async def _push_blob(client: Client, digest: str, file: SourceFile, advance: Cal
             if error.status != 409:
                 raise
             if error.offset is None:  # the connection broke, and the gateway has not noticed yet
-                await asyncio.sleep(_BUSY_S)
+                await asyncio.sleep(min(_BUSY_S_MAX, 0.25 * 2.0**attempt))
                 continue
             advance(error.offset - offset)
             offset = error.offset
-    raise PublishingError(f"{file.path}: somebody else uploads the same content; run the command again")
+    raise PublishingError(f"{file.path}: the gateway still waits for another upload of it; run the command again later")
 
 
 def _piece(file: SourceFile, offset: int) -> bytes:

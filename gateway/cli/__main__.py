@@ -79,6 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code."""
     try:
         result = digitruck.main(args=arguments, prog_name="digitruck", standalone_mode=False)
+        sys.stdout.flush()  # a pipe that was closed shows here, not as a traceback at the end of the process
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return 2

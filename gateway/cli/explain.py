@@ -41,6 +41,12 @@ def role_text(role: RoleKeys, named: Named) -> str:
 
 
 def _root(new: Root, old: Root | None, named: Named) -> list[str]:
+    if old is None and new.version > 1:
+        return [
+            f"Root {new.version - 1} is not here, so what this changes cannot be told: digitruck trust fetch first.",
+            f"Changes of trust would need signatures of {role_text(new.root, named)}.",
+            f"The gateway's freshness key would be {role_text(new.gateway, named)}.",
+        ]
     if old is None:
         lines = [
             "This is the first root: every truck that enrols from now on pins it and believes nothing else.",

@@ -61,6 +61,11 @@ def print_json(value: object) -> None:
     sys.stdout.write(json.dumps(msgspec.to_builtins(value), indent=2, ensure_ascii=True) + "\n")
 
 
+def print_json_line(value: object) -> None:
+    """Print a value as JSON on one line."""
+    sys.stdout.write(json.dumps(msgspec.to_builtins(value), ensure_ascii=True) + "\n")
+
+
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:
     """Print rows under their column titles; numbers stand right. `empty` is said when there are none."""
     cells = [list(row) for row in rows]

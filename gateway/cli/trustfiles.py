@@ -107,6 +107,9 @@ def roles_wanted(document: Document, root: Root | None, delegation: Delegation |
     if isinstance(document, Root | Delegation):
         if root is not None:
             wanted.append((f"root {root.version}", root.root))
+        elif isinstance(document, Root) and document.version > 1:
+            # Whose signatures it needs is not known, so it cannot be called complete.
+            wanted.append((f"root {document.version - 1}, which is not here", RoleKeys(1, ())))
         if isinstance(document, Root):
             wanted.append((f"root {document.version}", document.root))
     elif isinstance(document, Manifest) and delegation is not None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 
 import click
-import msgspec
 
-from gateway.cli.output import examples, instant, say
+from gateway.answers import Change
+from gateway.cli.output import examples, instant, print_json_line, say
 from gateway.cli.session import gateway
 
 
@@ -26,14 +27,19 @@ from gateway.cli.session import gateway
 def watch(truck: str | None, kinds: str | None, after: int | None, count: int | None, as_json: bool) -> None:
     """Follow changes live until stopped (Ctrl-C). A broken connection is taken up where it was."""
     wanted = [kind for kind in (kinds or "").split(",") if kind]
-    with gateway() as client:
+    # Ctrl-C is how one stops watching, so it is no failure.
+    with gateway() as client, contextlib.suppress(KeyboardInterrupt):
         for number, change in enumerate(client.changes(truck=truck, kinds=wanted, after=after), 1):
-            if as_json:
-                sys.stdout.write(msgspec.json.encode(change).decode("ascii", errors="backslashreplace") + "\n")
-                sys.stdout.flush()
-            elif change.kind == "gap":
-                say(f"{instant(change.at_ms)}  older changes are no longer kept")
-            else:
-                say(f"{instant(change.at_ms)}  {change.kind:<10} {change.truck or '-':<20} {change.subject}")
+            _print(change, as_json=as_json)
             if count is not None and number >= count:
                 return
+
+
+def _print(change: Change, *, as_json: bool) -> None:
+    if as_json:
+        print_json_line(change)
+    elif change.kind == "gap":
+        say(f"{instant(change.at_ms)}  older changes are no longer kept")
+    else:
+        say(f"{instant(change.at_ms)}  {change.kind:<10} {change.truck or '-':<20} {change.subject}")
+    sys.stdout.flush()

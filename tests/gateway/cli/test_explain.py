@@ -61,6 +61,12 @@ def test_every_change_of_a_root_is_told() -> None:
     assert "Only validity" in lines(replace(ROOT, version=2), ROOT)
 
 
+def test_a_later_root_without_the_one_before_is_never_called_the_first() -> None:
+    text = lines(replace(ROOT, version=3))
+    assert "Root 2 is not here" in text
+    assert "first root" not in text
+
+
 def test_every_change_of_a_delegation_is_told_and_nothing_else() -> None:
     assert "stays as it is" in lines(replace(TABLE, version=2), TABLE)
     new = replace(

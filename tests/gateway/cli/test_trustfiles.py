@@ -9,6 +9,7 @@ import pytest
 
 from gateway.cli.trustfiles import (
     SignedFile,
+    Standing,
     TrustFileError,
     TrustFolder,
     is_complete,
@@ -94,6 +95,14 @@ def test_a_new_root_needs_the_old_and_the_new_threshold() -> None:
     new = root(2, RoleKeys(2, (KEYS[3].public, KEYS[4].public)))
     names = [name for name, _ in roles_wanted(new, root(), None)]
     assert names == ["root 1", "root 2"]
+
+
+def test_a_later_root_without_the_one_before_is_never_complete() -> None:
+    file = signed(root(2), *KEYS[:3])
+    roles = roles_wanted(file.document, None, None)
+    found = [Standing(name, role, signers_of(file, role)) for name, role in roles]
+    assert [each.missing for each in found] == [1, 0]
+    assert not is_complete(file.document, found)
 
 
 def test_content_and_configuration_need_one_of_the_roles_that_cover_them() -> None:
