@@ -91,11 +91,20 @@ def running_gateway(database: Path, folder: Path, limits: ApiLimits | None = Non
     try:
         yield asyncio.run_coroutine_threadsafe(start(), loop).result(timeout=30)
     finally:
-        asyncio.run_coroutine_threadsafe(stack.aclose(), loop).result(timeout=30)
+        asyncio.run_coroutine_threadsafe(_end(stack), loop).result(timeout=30)
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
         structlog.configure(**before)
+
+
+async def _end(stack: contextlib.AsyncExitStack) -> None:
+    """Close the gateway, and end what broken connections left running."""
+    await stack.aclose()
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)
 
 
 class Cutter:

@@ -128,15 +128,14 @@ def test_a_missing_truck_is_code_1_and_says_so(signed_in: RunningGateway, digitr
 
 def test_a_closed_pipe_ends_quietly(home: Path) -> None:
     run = subprocess.run(
-        ["/bin/sh", "-c", '"$0" -m gateway.cli --help | true; "$0" -m gateway.cli key show --json', sys.executable],
+        ["/bin/sh", "-c", '"$0" -m gateway.cli --help | true', sys.executable],
         cwd=Path(__file__).resolve().parents[3],
         env={**os.environ, "PYTHONPATH": "."},
         capture_output=True,
         text=True,
         check=True,
     )
-    assert run.stdout == "[]\n"
-    assert "Traceback" not in run.stderr
+    assert (run.stdout, run.stderr) == ("", "")
 
 
 def test_ctrl_c_is_one_line_and_code_1(digitruck: Digitruck, monkeypatch: pytest.MonkeyPatch) -> None:
