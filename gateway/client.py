@@ -1,7 +1,7 @@
 """A typed Python client of the gateway's HTTP API: `Client` for asyncio, `SyncClient` for scripts.
 
-Answers are the structs of `gateway.answers`; errors are those of `gateway.apicalls`. Times are Unix ms. Deliberately
-absent: signing. Documents come in signed, so that this module never sees a private key.
+Answers are the structs of `gateway.answers` and `gateway.contentanswers`; errors are those of `gateway.apicalls`. Times
+are Unix ms. Deliberately absent: signing. Documents come in signed, so that this module never sees a private key.
 """
 
 from __future__ import annotations
@@ -19,9 +19,6 @@ from yarl import URL
 from gateway.answers import (
     Budget,
     BudgetPage,
-    Bundle,
-    BundleDetail,
-    BundlePage,
     Change,
     Coverage,
     DocumentPage,
@@ -30,22 +27,18 @@ from gateway.answers import (
     Event,
     EventPage,
     LedgerPage,
-    Quote,
     Receipt,
     ReceiptPage,
-    Rollout,
-    RolloutDetail,
-    RolloutPage,
     Samples,
     Truck,
     TruckConfig,
     TruckDetail,
     TruckPage,
     Trust,
-    Upload,
 )
 from gateway.apicalls import ITEMS_MAX, PAGE_ITEMS, ApiCalls, ApiError, UnreachableError, decode
 from gateway.apicalls import path_part as _part
+from gateway.contentanswers import Bundle, BundleDetail, BundlePage, Quote, Rollout, RolloutDetail, RolloutPage, Upload
 
 __all__ = ["ApiError", "Client", "SyncClient", "UnreachableError"]
 

@@ -13,7 +13,6 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from gateway import publishing
-from gateway.answers import Bundle, BundleFile
 from gateway.cli.belief import read_believed
 from gateway.cli.files import write_private
 from gateway.cli.output import (
@@ -31,6 +30,7 @@ from gateway.cli.output import (
 from gateway.cli.session import gateway, load_key, load_session
 from gateway.cli.times import duration, now_s
 from gateway.client import SyncClient
+from gateway.contentanswers import Bundle, BundleFile
 from gateway.keystore import KeyRole
 from protocol import cose
 from protocol.documents import BUNDLE_KINDS, Manifest, document_aad, parse_document, sign_document

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import click
 
-from gateway.answers import Bundle, TruckQuote
 from gateway.cli.belief import read_believed
 from gateway.cli.bundles import find_bundle
 from gateway.cli.files import write_private
@@ -27,6 +26,7 @@ from gateway.cli.output import (
 from gateway.cli.session import gateway, load_key
 from gateway.cli.times import duration, now_ms, now_s
 from gateway.client import SyncClient
+from gateway.contentanswers import Bundle, TruckQuote
 from gateway.keystore import KeyRole
 from protocol import cose
 from protocol.documents import Addressee, Manifest, Rollout, document_aad, read_document, sign_document

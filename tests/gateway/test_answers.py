@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway import answers
+from gateway import answers, contentanswers
 from gateway.api import app as api_app
 from gateway.api.problem import Problem, ProblemShape, problem_body
 from gateway.api.stream import ChangeShape
@@ -35,13 +35,13 @@ READ: dict[str, type[msgspec.Struct]] = {
     "GET /v1/documents": answers.DocumentPage,
     "GET /v1/trust": answers.Trust,
     "GET /v1/trucks/{truck}/config": answers.TruckConfig,
-    "GET /v1/bundles": answers.BundlePage,
-    "GET /v1/bundles/{name}/{version}": answers.BundleDetail,
-    "PUT /v1/blobs/{digest}": answers.Upload,
+    "GET /v1/bundles": contentanswers.BundlePage,
+    "GET /v1/bundles/{name}/{version}": contentanswers.BundleDetail,
+    "PUT /v1/blobs/{digest}": contentanswers.Upload,
     "POST /v1/rollouts": answers.DocumentRow,
-    "GET /v1/rollouts": answers.RolloutPage,
-    "GET /v1/rollouts/{id}": answers.RolloutDetail,
-    "POST /v1/quotes": answers.Quote,
+    "GET /v1/rollouts": contentanswers.RolloutPage,
+    "GET /v1/rollouts/{id}": contentanswers.RolloutDetail,
+    "POST /v1/quotes": contentanswers.Quote,
 }
 
 

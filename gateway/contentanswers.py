@@ -1,0 +1,118 @@
+"""What the gateway's HTTP API answers about content: bundles, uploads, rollouts and quotes, as in `gateway.answers`."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from gateway.answers import DocumentRow
+
+
+class Bundle(Struct, frozen=True):
+    """One version of a bundle; `version` is its label, `number` counts."""
+
+    name: str
+    version: str
+    number: int
+    manifest: str
+    content: str
+    title: str
+    files: int
+    size: int
+    received_ms: int
+    put_by: str
+
+
+class BundlePage(Struct, frozen=True):
+    """A page of bundle versions."""
+
+    items: list[Bundle]
+    next: str | None
+
+
+class BundleFile(Struct, frozen=True):
+    """One file of a bundle; `here` tells whether its bytes were uploaded."""
+
+    path: str
+    size: int
+    digest: str
+    here: bool
+
+
+class BundleDetail(Bundle, frozen=True):
+    """A bundle version with a page of its files, and what is still to be uploaded of all of them."""
+
+    missing_files: int
+    missing_bytes: int
+    items: list[BundleFile]
+    next: str | None
+
+
+class Rollout(Struct, frozen=True):
+    """Which trucks should have which bundle version; None as manifest takes the bundle away."""
+
+    id: str
+    bundle: str
+    manifest: str | None
+    version: str | None
+    precedence: str
+    document: DocumentRow
+
+
+class RolloutPage(Struct, frozen=True):
+    """A page of rollouts, newest first."""
+
+    items: list[Rollout]
+    next: str | None
+
+
+class RolloutProgress(Struct, frozen=True):
+    """How far one truck is: done, waiting, held, rejected, rolled-back, superseded, revoked or unknown."""
+
+    truck: str
+    state: str
+    reason: str
+    last_heard_ms: int | None
+    receipt_ms: int | None
+
+
+class RolloutDetail(Rollout, frozen=True):
+    """A rollout with a page of its trucks."""
+
+    items: list[RolloutProgress]
+    next: str | None
+
+
+class LinkQuote(Struct, frozen=True):
+    """What a bundle version costs over one link; `fits` tells whether this month's budget still holds it."""
+
+    link: str
+    wire_bytes: int
+    money_milli: int
+    currency: str
+    fits: bool
+
+
+class TruckQuote(Struct, frozen=True):
+    """What a bundle version costs for one truck, over each of its links."""
+
+    truck: str
+    file_bytes: int
+    files: int
+    links: list[LinkQuote]
+
+
+class Quote(Struct, frozen=True):
+    """What a bundle version costs for a page of trucks."""
+
+    bundle: str
+    version: str
+    items: list[TruckQuote]
+    next: str | None
+
+
+class Upload(Struct, frozen=True):
+    """How far an upload is: `received` of `size` bytes."""
+
+    digest: str
+    received: int
+    size: int
