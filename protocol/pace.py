@@ -1,39 +1,73 @@
 """How much may be in flight on a link, and when something in flight counts as lost.
 
-`Pace` is a window in bytes: it opens while the queueing delay stays small (RFC 6817's idea: delay, not loss, is the
-signal, since radio links lose at random) and closes when the delay grows or when everything timed out.
+`Pace` keeps the window at what the link was seen to deliver in its shortest round trip, plus a small queue: the rate
+comes from the answers themselves (as in BBR), so that random loss on the air does not shrink it, and the queue of its
+own making is bounded by `queue_s`, so that it stays out of the way of the classroom's traffic. A window a quarter wider
+than needed is also the probe: on a link that became faster the next estimate is a quarter higher. Rising delay beyond
+that queue (others send, or the link became slower) makes it forget old rates at once.
 `Flight` keeps what was sent and not answered: a packet is lost when three later ones were answered and a reordering
 time has passed (RFC 9002 section 6.1), or when its retransmission timeout has (RFC 6298). No clock: `now` comes in,
-in seconds.
+in seconds. Deliberately absent: spacing of the packets inside a window, which answers clock by themselves.
 """
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 DATAGRAM_BYTES = 1_252  # the largest datagram of ours, headers included
 WINDOW_BYTES_MAX = 512 * DATAGRAM_BYTES
-_WINDOW_FIRST = 4 * DATAGRAM_BYTES
-_WINDOW_MIN = 2 * DATAGRAM_BYTES
+_WINDOW_MIN = 4 * DATAGRAM_BYTES  # also the first: few enough for any queue, enough that one survives random loss
 _RTO_FIRST_S = 3.0
 _RTO_MIN_S, _RTO_MAX_S = 0.3, 60.0
+_BACKOFFS_MAX = 3  # beyond that the daemon leaves the link alone; random loss of a tail must not cost minutes
 _REORDER_PACKETS = 3
-_BASE_RTT_MEMORY_S = 120.0
+_REORDER_MIN_S = 0.01
+_QUEUE_MIN_S = 0.05
+_QUEUE_SHARE = 0.25  # of the shortest round trip
+_IN_USE = 0.7  # of the window: with less in flight, an answer tells nothing about what the link could carry
+_ROUNDS = 10  # round trips for which the highest rate is remembered
+_HIGH_DELAYS_TO_END_START = 3
+_LOSS_PACKETS = 256  # over so many packets the share of lost ones is averaged
+_LOSS_MAX = 0.6
+# Every so often the window shrinks for a moment, so that its own queue drains and the shortest round trip shows again.
+_DRAIN_EVERY_S = 30.0
+_DRAIN_SHARE = 0.75
+_DRAIN_ROUNDS = 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What one answer tells: its round trip, its size, and the rate (bytes/s, None: too short to say) around it.
+
+    `in_use` is whether the window was nearly full; `new_round` whether a round trip began with this packet.
+    """
+
+    rtt_s: float
+    size: int
+    rate: float | None
+    in_use: bool
+    new_round: bool
 
 
 class Pace:
     """The window and the round-trip estimate of one link and direction."""
 
     def __init__(self) -> None:
-        self.window_bytes = float(_WINDOW_FIRST)
+        self.window_bytes = float(_WINDOW_MIN)
         self._starting = True
+        self._high_delays = 0
         self._srtt_s: float | None = None
         self._rttvar_s = 0.0
-        self._base_rtt_s: float | None = None
+        self._base_rtt_s = float("inf")
         self._next_base_s = float("inf")
-        self._base_since_s = 0.0
+        self._drain_at: float | None = None
+        self._drained_at = 0.0
+        self._rates: deque[float] = deque([0.0], maxlen=_ROUNDS)
+        self._loss = 0.0
+        self._settled = 0
         self._backoffs = 0
-        self._held_until_s = 0.0
 
     @property
     def rto_s(self) -> float:
@@ -41,7 +75,7 @@ class Pace:
         if self._srtt_s is None:
             rto_s = _RTO_FIRST_S
         else:
-            rto_s = max(_RTO_MIN_S, self._srtt_s + max(4 * self._rttvar_s, 0.1 * self._srtt_s))
+            rto_s = max(_RTO_MIN_S, self._srtt_s + max(4 * self._rttvar_s, 0.5 * self._srtt_s))
         return float(min(_RTO_MAX_S, rto_s * 2**self._backoffs))
 
     @property
@@ -54,29 +88,76 @@ class Pace:
         """The smoothed round-trip time, or a careful guess before the first answer."""
         return self._srtt_s if self._srtt_s is not None else 1.0
 
-    def answered(self, rtt_s: float, sent_bytes: int, in_flight_bytes: int, now: float) -> None:
-        """Learn from one answer. `in_flight_bytes` is what was in flight when it came, itself included."""
+    @property
+    def overtaken_s(self) -> float:
+        """How long after its sending a packet that others overtook counts as lost."""
+        return self.rtt_s + max(_REORDER_MIN_S, 0.25 * self.rtt_s)
+
+    @property
+    def queue_s(self) -> float:
+        """The queueing delay that this side may cause."""
+        return max(_QUEUE_MIN_S, _QUEUE_SHARE * self._base_rtt_s)
+
+    def answered(self, sample: Sample, now: float) -> None:
+        """Learn from one answer."""
         self._backoffs = 0
-        self._estimate(rtt_s)
-        base_s = self._base(rtt_s, now)
-        delay_s = rtt_s - base_s
-        target_s = max(0.1, 0.25 * base_s)
-        if delay_s > target_s:
-            self._starting = False
-            if now >= self._held_until_s:
-                # One reduction a round trip: the answers behind this one tell of the same queue.
-                self.window_bytes = max(float(_WINDOW_MIN), self.window_bytes * max(0.5, 1 - 0.5 * delay_s / rtt_s))
-                self._held_until_s = now + rtt_s
-        elif in_flight_bytes > 0.7 * self.window_bytes:
-            # Only a window that is in use says anything about the link when it opens further.
-            growth = 1.0 if self._starting else DATAGRAM_BYTES / self.window_bytes
-            self.window_bytes = min(float(WINDOW_BYTES_MAX), self.window_bytes + growth * sent_bytes)
+        self._count(lost=False)
+        self._estimate(sample.rtt_s)
+        self._base_rtt_s = min(self._base_rtt_s, sample.rtt_s)
+        self._next_base_s = min(self._next_base_s, sample.rtt_s)
+        delay_s = sample.rtt_s - self._base_rtt_s
+        if sample.in_use and sample.new_round:
+            while delay_s > 2 * self.queue_s and len(self._rates) > 1:
+                self._rates.popleft()
+            self._rates.append(0.0)
+        if sample.rate is not None:
+            self._rates[-1] = max(self._rates[-1], sample.rate)
+        self._high_delays = self._high_delays + 1 if delay_s > self.queue_s else 0
+        if self._starting and self._high_delays < _HIGH_DELAYS_TO_END_START:
+            if sample.in_use:
+                self.window_bytes = min(float(WINDOW_BYTES_MAX), self.window_bytes + sample.size)
+            return
+        self._starting = False
+        self.window_bytes = self._window(now)
+
+    def overtaken(self) -> None:
+        """Learn that a packet was lost while others behind it arrived."""
+        self._count(lost=True)
 
     def timed_out(self) -> None:
-        """Learn that a whole retransmission timeout passed without any answer."""
-        self._backoffs = min(self._backoffs + 1, 6)
-        self._starting = False
+        """Learn that a whole retransmission timeout passed without any answer: the link may come back as another."""
+        self._backoffs = min(self._backoffs + 1, _BACKOFFS_MAX)
         self.window_bytes = max(float(_WINDOW_MIN), self.window_bytes / 2)
+        self._start_again()
+
+    def rested(self) -> None:
+        """Learn that nothing was sent for long: the window opens anew instead of bursting into a queue."""
+        self.window_bytes = min(self.window_bytes, float(_WINDOW_MIN))
+        self._start_again()
+
+    def _start_again(self) -> None:
+        self._starting, self._high_delays = True, 0
+        self._rates.clear()
+        self._rates.append(0.0)
+
+    def _window(self, now: float) -> float:
+        """Return what the link takes in its shortest round trip and the queue allowed, lost packets included."""
+        rate = max(self._rates) / (1 - min(self._loss, _LOSS_MAX))
+        if self._drain_at is None:
+            self._drain_at = now + _DRAIN_EVERY_S
+        if now >= self._drain_at:
+            if now < self._drain_at + _DRAIN_ROUNDS * self.rtt_s:
+                return max(float(_WINDOW_MIN), rate * self._base_rtt_s * _DRAIN_SHARE)
+            # The shortest round trip since the drain before: a path that became longer is noticed after two drains.
+            self._drain_at = now + _DRAIN_EVERY_S
+            self._base_rtt_s, self._next_base_s = self._next_base_s, float("inf")
+        window = rate * (self._base_rtt_s + self.queue_s) + DATAGRAM_BYTES
+        return min(float(WINDOW_BYTES_MAX), max(float(_WINDOW_MIN), window))
+
+    def _count(self, *, lost: bool) -> None:
+        # A plain average until there is enough of it: losses are found in bunches, which must not move the window.
+        self._settled = min(self._settled + 1, _LOSS_PACKETS)
+        self._loss += (lost - self._loss) / self._settled
 
     def _estimate(self, rtt_s: float) -> None:
         if self._srtt_s is None:
@@ -85,24 +166,22 @@ class Pace:
         self._rttvar_s += 0.25 * (abs(self._srtt_s - rtt_s) - self._rttvar_s)
         self._srtt_s += 0.125 * (rtt_s - self._srtt_s)
 
-    def _base(self, rtt_s: float, now: float) -> float:
-        # The smallest round trip of the last one to two memory periods, so that a changed path is noticed.
-        if now - self._base_since_s > _BASE_RTT_MEMORY_S:
-            self._base_rtt_s = self._next_base_s if self._next_base_s != float("inf") else None
-            self._next_base_s, self._base_since_s = float("inf"), now
-        self._next_base_s = min(self._next_base_s, rtt_s)
-        self._base_rtt_s = rtt_s if self._base_rtt_s is None else min(self._base_rtt_s, rtt_s)
-        return self._base_rtt_s
-
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """One packet in flight: `number` counts sendings, `size` is in bytes, `at` is the instant it left."""
+    """One packet in flight: `number` counts sendings, `size` is in bytes, `at` is the instant it left.
+
+    `answered_bytes` had been answered by then, the last of them at `answered_at` and sent at `first_at`: from these
+    the rate around this packet follows when it is answered.
+    """
 
     number: int
     size: int
     at: float
     expires_at: float
+    answered_bytes: int
+    answered_at: float
+    first_at: float
 
 
 class Flight:
@@ -114,6 +193,10 @@ class Flight:
         self._sent: dict[int, Sent] = {}
         self._next = 0
         self._largest_answered = -1
+        self._round_ends = 0
+        self._answered_bytes = 0
+        self._answered_at = 0.0
+        self._first_at = 0.0
 
     def __len__(self) -> int:
         return len(self._sent)
@@ -127,9 +210,15 @@ class Flight:
 
     def send(self, size: int, now: float) -> int:
         """Note a sending and return its number."""
+        if not self._sent:
+            if self._next and now - self._answered_at > 4 * self.pace.rto_s:
+                self.pace.rested()
+            self._answered_at = self._first_at = now
         number = self._next
         self._next += 1
-        self._sent[number] = Sent(number, size, now, now + self.pace.rto_s)
+        self._sent[number] = Sent(
+            number, size, now, now + self.pace.rto_s, self._answered_bytes, self._answered_at, self._first_at
+        )
         self.bytes += size
         return number
 
@@ -138,9 +227,19 @@ class Flight:
         sent = self._sent.pop(number, None)
         if sent is None:
             return False
-        self.pace.answered(now - sent.at, sent.size, self.bytes, now)
+        in_use = self.bytes > _IN_USE * self.pace.window_bytes
         self.bytes -= sent.size
+        self._answered_bytes += sent.size
+        self._answered_at = now
+        self._first_at = sent.at
         self._largest_answered = max(self._largest_answered, number)
+        new_round = number >= self._round_ends
+        if new_round:
+            self._round_ends = self._next
+        # The longer of the two spans: neither a burst of sendings nor one of answers looks like a fast link.
+        span_s = max(now - sent.answered_at, sent.at - sent.first_at)
+        rate = (self._answered_bytes - sent.answered_bytes) / span_s if span_s > 0 else None
+        self.pace.answered(Sample(now - sent.at, sent.size, rate, in_use, new_round), now)
         return True
 
     def forget(self, number: int) -> None:
@@ -151,29 +250,27 @@ class Flight:
 
     def lost(self, now: float) -> list[int]:
         """Return, and take out of flight, the sendings that count as lost now, oldest first."""
-        reorder_s = 0.25 * self.pace.rtt_s
-        gone = []
-        expired = False
-        for sent in self._sent.values():
-            overtaken = sent.number + _REORDER_PACKETS <= self._largest_answered
-            if overtaken and now >= sent.at + self.pace.rtt_s + reorder_s:
-                gone.append(sent)
-            elif now >= sent.expires_at:
-                gone.append(sent)
-                expired = expired or sent.number > self._largest_answered
+        gone = [sent for at, sent in self._deadlines() if at <= now]
+        silent = False
         for sent in gone:
             self.forget(sent.number)
-        if expired:
+            if self._is_overtaken(sent):
+                self.pace.overtaken()
+            silent = silent or sent.number > self._largest_answered
+        if silent and now >= self._answered_at + self.pace.rtt_s:
             self.pace.timed_out()
         return [sent.number for sent in gone]
 
     def next_timeout(self) -> float | None:
         """Return the instant at which `lost` should be asked next, or None with nothing in flight."""
-        if not self._sent:
-            return None
-        soonest = min(sent.expires_at for sent in self._sent.values())
-        wait_s = 1.25 * self.pace.rtt_s
-        overtaken = [
-            sent.at + wait_s for sent in self._sent.values() if sent.number + _REORDER_PACKETS <= self._largest_answered
-        ]
-        return min([soonest, *overtaken])
+        return min((at for at, _ in self._deadlines()), default=None)
+
+    def _is_overtaken(self, sent: Sent) -> bool:
+        return sent.number + _REORDER_PACKETS <= self._largest_answered
+
+    def _deadlines(self) -> Iterator[tuple[float, Sent]]:
+        """Yield each sending with the instant at which it counts as lost."""
+        overtaken_s = self.pace.overtaken_s
+        for sent in self._sent.values():
+            at = sent.expires_at
+            yield (min(at, sent.at + overtaken_s) if self._is_overtaken(sent) else at), sent

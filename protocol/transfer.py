@@ -39,7 +39,7 @@ class Transfer:
         self.digest = digest
         self.size = size
         self.piece_bytes = piece_bytes
-        self._wanted: deque[int] = deque(missing)
+        self._wanted: deque[int] = deque(dict.fromkeys(missing))
         self._left = set(self._wanted)
         self._flights: dict[str, Flight] = {}
         self._asked: dict[tuple[str, int], int] = {}
@@ -80,12 +80,14 @@ class Transfer:
         Raises `MalformedError` when its length is not the one that the object's size asks for; the piece goes again.
         """
         self.flight(link).answer(ask.number, now)
-        self._asked.pop((link, ask.number), None)
+        outstanding = self._asked.pop((link, ask.number), None) is not None
         index = ask.request.first
         if index not in self._left:
             return None
         if len(data) != self.expected_bytes(index):
-            self._wanted.append(index)
+            if outstanding:
+                # One that counted as lost was put back then; it may even be in flight again.
+                self._wanted.append(index)
             raise MalformedError(f"piece {index} has {len(data)} bytes, not {self.expected_bytes(index)}")
         self._left.discard(index)
         return index
