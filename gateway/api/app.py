@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 import msgspec
@@ -62,7 +63,7 @@ def make_app(
 ) -> web.Application:
     """Return the application; serve it with `gateway.api.server.start_api`, which also caps connections."""
     limits = limits or ApiLimits()
-    document = build_openapi(OPERATIONS, version=_version())
+    openapi, reference = _descriptions()
     app = web.Application(middlewares=[guard], client_max_size=limits.json_bytes_max)
     app[API] = Api(
         fleet=fleet,
@@ -75,13 +76,20 @@ def make_app(
         streams=asyncio.Semaphore(limits.streams_max),
         closing=asyncio.Event(),
         uploading=set(),
-        openapi=msgspec.json.encode(document),
-        reference=render_reference(OPERATIONS, document),
+        openapi=openapi,
+        reference=reference,
     )
     app.on_shutdown.append(_close_streams)
     for each in OPERATIONS:
         app.router.add_route(each.method, each.path, endpoint(each), expect_handler=defer_continue)
     return app
+
+
+@cache
+def _descriptions() -> tuple[bytes, str]:
+    """Return the OpenAPI document and the docs page; they only change with the code."""
+    document = build_openapi(OPERATIONS, version=_version())
+    return msgspec.json.encode(document), render_reference(OPERATIONS, document)
 
 
 async def _close_streams(app: web.Application) -> None:

@@ -136,9 +136,14 @@ class Truck:
         await self.send(ReceiptPart(kind, digest, outcome, name, 1, reason, NOW_MS))
 
 
+def truck_key(name: str) -> cose.SigningKey:
+    """Return the key that the truck of this name has in every test."""
+    return cose.SigningKey(cose.digest(name.encode()))
+
+
 async def add_truck(fleet: FleetStore, name: str = "ke-arrow", group: str = "kenya") -> Truck:
     """Enrol a truck."""
-    key = cose.SigningKey(cose.digest(name.encode()))
+    key = truck_key(name)
     secret = cose.digest(b"secret of " + name.encode())
     await fleet.create_enrolment(name, group, secret, NOW_MS + 1000, "a test", now_ms=NOW_MS)
     await fleet.redeem_enrolment(secret, name, key.public, b"cred-" + name.encode(), name.encode(), NOW_MS)

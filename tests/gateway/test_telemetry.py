@@ -54,19 +54,19 @@ async def test_the_period_is_half_open_and_channels_are_chosen(fleet: FleetStore
     assert page.series[0].t_ms == [(START_S + 60 * n) * 1000 for n in (1, 2, 3)]
 
 
-@pytest.mark.parametrize("rows_max", [1, 7, 64, 199, 200, 1000])
+@pytest.mark.parametrize("rows_max", [1, 7, 59, 60, 1000])
 async def test_pages_give_every_row_once_in_order_whatever_the_batches_order(fleet: FleetStore, rows_max: int) -> None:
     truck = await add_truck(fleet)
     await truck.register()
-    rows = list(rows_at(START_S, 200))
+    rows = list(rows_at(START_S, 60))
     shuffled = rows[:]
     random.Random(5).shuffle(shuffled)
     # Batches that overlap in time entirely: the worst order there is.
-    for at in range(0, 200, 20):
-        await truck.batch(sorted(shuffled[at : at + 20]))
+    for at in range(0, 60, 10):
+        await truck.batch(sorted(shuffled[at : at + 10]))
     times: list[int] = []
     since_s: float = START_S
-    for _ in range(300):
+    for _ in range(70):
         page = await read(fleet, int(since_s), START_S + 86_400, rows_max=rows_max)
         assert len(page.series[0].t_ms) <= rows_max
         times += page.series[0].t_ms

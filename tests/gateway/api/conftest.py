@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -33,7 +34,7 @@ from protocol.trust import TrustedSet, version_name
 from store.blobs import BlobStore
 from store.fleet.fleet import FleetStore
 from store.fleet.records import BundleRecord, Direction, DocumentRecord, LedgerEntry
-from tests.gateway.fleets import NOW_MS, NOW_S, Signers, Truck, add_truck, copied_fleet
+from tests.gateway.fleets import NOW_MS, NOW_S, Signers, Truck, add_truck, copied_fleet, truck_key
 
 
 class Accept:
@@ -151,29 +152,36 @@ def empty_database(empty_database: Path, tmp_path_factory: pytest.TempPathFactor
     return path
 
 
+@asynccontextmanager
+async def serve(
+    fleet: FleetStore, folder: Path, limits: ApiLimits | None = None, **services: Any
+) -> AsyncIterator[Gateway]:
+    """Serve a fleet and the blobs in a folder."""
+    signers = Signers()
+    limits = replace(limits or ApiLimits(), linger_s=0.1)
+    given: dict[str, Any] = {
+        "now_ms": lambda: NOW_MS,
+        "make_code": lambda truck, secret: f"DT1-{truck}-{secret.hex()}",
+        "accept_document": Accept(fleet, signers),
+        "telemetry": Telemetry(fleet),
+        "freshness_key": signers.gateway.public,
+    }
+    app = make_app(fleet, BlobStore(folder / "blobs"), Services(**(given | services)), limits=limits)
+    server = await start_api(app, "127.0.0.1", 0, limits=limits)
+    async with aiohttp.ClientSession(auto_decompress=False) as session:
+        try:
+            yield Gateway(server, session, fleet, TOKENS, signers)
+        finally:
+            await session.close()
+            await server.close()
+
+
 @pytest.fixture
 def open_gateway(fleet: FleetStore, tmp_path: Path) -> Opener:
     """Open an API with given limits."""
 
-    @asynccontextmanager
-    async def opened(limits: ApiLimits | None = None, **services: Any) -> AsyncIterator[Gateway]:
-        signers = Signers()
-        limits = replace(limits or ApiLimits(), linger_s=0.1)
-        given: dict[str, Any] = {
-            "now_ms": lambda: NOW_MS,
-            "make_code": lambda truck, secret: f"DT1-{truck}-{secret.hex()}",
-            "accept_document": Accept(fleet, signers),
-            "telemetry": Telemetry(fleet),
-            "freshness_key": signers.gateway.public,
-        }
-        app = make_app(fleet, BlobStore(tmp_path / "blobs"), Services(**(given | services)), limits=limits)
-        server = await start_api(app, "127.0.0.1", 0, limits=limits)
-        async with aiohttp.ClientSession(auto_decompress=False) as session:
-            try:
-                yield Gateway(server, session, fleet, TOKENS, signers)
-            finally:
-                await session.close()
-                await server.close()
+    def opened(limits: ApiLimits | None = None, **services: Any) -> AbstractAsyncContextManager[Gateway]:
+        return serve(fleet, tmp_path, limits, **services)
 
     return opened
 
@@ -200,27 +208,57 @@ class World:
     blob: bytes
 
 
+@pytest.fixture(scope="session")
+def full_folder(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database and blobs with a bit of everything, made once and copied: it takes a hundred requests' time."""
+    folder = tmp_path_factory.mktemp("world")
+
+    async def fill() -> None:
+        async with copied_fleet(empty_database, folder / "fleet.db") as fleet, serve(fleet, folder) as gateway:
+            await _fill(gateway)
+
+    asyncio.run(fill())
+    return folder
+
+
 @pytest.fixture
-async def world(gateway: Gateway) -> World:
+async def world(full_folder: Path, tmp_path: Path) -> AsyncIterator[World]:
     """One truck that sent rows, an event and receipts; its configuration, a bundle, a rollout, and a ledger."""
+    shutil.copytree(full_folder / "blobs", tmp_path / "blobs")
+    async with (
+        copied_fleet(full_folder / "fleet.db", tmp_path / "fleet.db") as fleet,
+        serve(fleet, tmp_path) as gateway,
+    ):
+        truck = Truck(fleet, "ke-arrow", truck_key("ke-arrow"), sequence=5)
+        config, manifest, rollout = (cose.digest(each) for each in _documents(gateway.signers))
+        yield World(gateway, truck, config, manifest, rollout, cose.digest(FILES["index.html"]))
+
+
+def _documents(signers: Signers) -> tuple[bytes, bytes, bytes]:
+    manifest = signers.manifest(FILES)
+    return signers.config(), manifest, signers.rollout(cose.digest(manifest))
+
+
+async def _fill(gateway: Gateway) -> None:
     signers = gateway.signers
     truck = await add_truck(gateway.fleet)
-    root, delegation = signers.root_document(), signers.delegation()
-    config, manifest = signers.config(), signers.manifest(FILES)
-    rollout = signers.rollout(cose.digest(manifest))
-    for kind, signed in ((DocumentKind.ROOT, root), (DocumentKind.DELEGATION, delegation)):
+    for kind, signed in (
+        (DocumentKind.ROOT, signers.root_document()),
+        (DocumentKind.DELEGATION, signers.delegation()),
+    ):
         digest = cose.digest(signed)
         await gateway.fleet.put_document(DocumentRecord(digest, kind, 1, "", signed, NOW_MS, "a test"))
-    for signed in (config, manifest, rollout):
+    for signed in _documents(signers):
         assert (await gateway.put_document(signed)).status == 201
+    config, manifest, _ = (cose.digest(each) for each in _documents(signers))
     blob = FILES["index.html"]
     answer = await gateway.ask("PUT", f"/v1/blobs/{cose.digest(blob).hex()}", data=blob, headers=OCTETS)
     assert answer.status == 201
     await truck.register()
     await truck.batch([(NOW_S - 120, (2600, 5)), (NOW_S - 60, (2650, None))])
     await truck.event("door.opened", values_json='{"count":2,"by":"teacher"}')
-    await truck.receipt(DocumentKind.CONFIG, cose.digest(config))
-    await truck.receipt(DocumentKind.MANIFEST, cose.digest(manifest), Outcome.HELD, "maths", "battery low")
+    await truck.receipt(DocumentKind.CONFIG, config)
+    await truck.receipt(DocumentKind.MANIFEST, manifest, Outcome.HELD, "maths", "battery low")
     await gateway.fleet.ledger_add(
         [
             LedgerEntry("ke-arrow", "sat", Precedence.NORMAL, "batch", Direction.UP, NOW_MS, 1_000, 2),
@@ -228,4 +266,3 @@ async def world(gateway: Gateway) -> World:
             LedgerEntry("ke-arrow", "lte", Precedence.BULK, "pack", Direction.DOWN, NOW_MS, 50_000, 40),
         ]
     )
-    return World(gateway, truck, cose.digest(config), cose.digest(manifest), cose.digest(rollout), cose.digest(blob))
