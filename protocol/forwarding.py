@@ -48,7 +48,6 @@ class Happening(Enum):
 TRANSITIONS: dict[tuple[State, Happening], State] = {
     (State.QUEUED, Happening.SENT): State.IN_FLIGHT,
     (State.QUEUED, Happening.ACKNOWLEDGED): State.DELIVERED,  # a late answer to a sending that counted as lost
-    (State.QUEUED, Happening.GIVEN_UP): State.QUARANTINED,
     (State.IN_FLIGHT, Happening.ACKNOWLEDGED): State.DELIVERED,
     (State.IN_FLIGHT, Happening.LOST): State.QUEUED,
     (State.IN_FLIGHT, Happening.REFUSED): State.QUEUED,
@@ -104,13 +103,13 @@ class Forwarder:
         self._entries: dict[int, _Entry] = {}
         self._ready: list[tuple[Precedence, int]] = []
         self._flights: dict[str, Flight] = {}
-        self._uploads: dict[tuple[str, int], tuple[int, ...]] = {}
+        self._uploads: dict[tuple[str, int], tuple[tuple[int, ...], bool]] = {}  # sequences; was the epoch named?
         self._epoch_known = False
 
     @property
     def room(self) -> int:
-        """How many more parcels may be offered now (memory is bounded by the window)."""
-        return max(0, 2 * self._window - len(self._entries))
+        """How many parcels may be offered now (memory is bounded by the window); urgent ones displace what waits."""
+        return sum(entry.state is State.QUEUED for entry in self._entries.values()) + self._free
 
     @property
     def in_flight(self) -> int:
@@ -126,11 +125,20 @@ class Forwarder:
         return sequence in self._entries
 
     def offer(self, parcels: Iterable[Waiting]) -> None:
-        """Take parcels from the queue; ones it holds already are left as they are."""
+        """Take parcels from the queue; ones it holds already are left as they are.
+
+        When there is no room, a more urgent parcel takes the place of the least urgent one that waits (which the queue
+        still holds and offers again); others are not taken.
+        """
         for waiting in parcels:
-            if waiting.sequence not in self._entries:
+            if waiting.sequence not in self._entries and (self._free or self._displace(waiting.precedence)):
                 self._entries[waiting.sequence] = _Entry(waiting, waiting.attempts)
                 heapq.heappush(self._ready, (waiting.precedence, waiting.sequence))
+        if len(self._ready) > 4 * self._window:
+            # Displaced and withdrawn parcels leave their places in the heap behind.
+            queued = [entry.waiting for entry in self._entries.values() if entry.state is State.QUEUED]
+            self._ready = [(waiting.precedence, waiting.sequence) for waiting in queued]
+            heapq.heapify(self._ready)
 
     def flight(self, link: str) -> Flight:
         """Return what is in flight on a link."""
@@ -149,8 +157,9 @@ class Forwarder:
     ) -> Transmit | None:
         """Return the next upload for this link, or None: nothing waits, or the window is full.
 
-        Parcels of the first one's precedence or better share the datagram while they fit it. `bytes_max` bounds its
-        payload further (what the budget still holds).
+        Parcels of the first one's precedence share the datagram while they fit it: a less urgent one must not travel on
+        the budget of an urgent one, or over a link that may not carry it. `bytes_max` bounds the payload further (what
+        the budget still holds).
         """
         first = self.peek(link)
         if first is None:
@@ -163,6 +172,8 @@ class Forwarder:
             cost = len(entry.waiting.sealed) + 3
             # One parcel larger than a datagram still goes, alone: the IP layer cuts it, and it is not refused for ever.
             if size + cost > limit and (chosen or bytes_max is not None):
+                break
+            if entry.waiting.precedence > first:
                 break
             heapq.heappop(self._ready)
             self._move(entry, Happening.SENT)
@@ -178,26 +189,30 @@ class Forwarder:
             ask_time=ask_time,
         )
         number = self.flight(link).send(size, now)
-        self._uploads[(link, number)] = sequences
+        self._uploads[(link, number)] = (sequences, upload.epoch is not None)
         return Transmit(number, upload, sequences, first)
 
     def handle_ack(self, link: str, number: int, ack: Ack, now: float) -> Settled:
         """Apply an acknowledgement, however late or often it comes, and return what it settled."""
         self.flight(link).answer(number, now)
-        mine = self._uploads.pop((link, number), ())
+        mine, named = self._uploads.pop((link, number), ((), False))
         self._epoch_known = not ack.epoch_unknown
         refusals = dict(ack.refused)
         refused, quarantined = [], []
         for sequence in mine:
             entry = self._entries.get(sequence)
-            if entry is None or entry.state is not State.IN_FLIGHT or ack.covers(sequence):
+            covered = ack.covers(sequence) and not ack.epoch_unknown
+            if entry is None or entry.state is not State.IN_FLIGHT or covered:
                 continue
             reason = refusals.get(sequence)
-            if reason is None:
-                # Answered, yet neither taken nor refused (an unknown epoch, a full gateway): it goes again.
+            if reason is None and ((ack.epoch_unknown and not named) or not ack.tells_of(sequence)):
+                # The gateway could not tell its epoch, or the answer had no place for it: it goes again uncounted.
                 self._requeue(entry, Happening.LOST)
                 continue
             entry.attempts += 1
+            if reason is None:
+                # The gateway could not even read its sequence. It must not be sent over and over for ever.
+                reason = Refusal.MALFORMED if entry.attempts >= PARCEL_ATTEMPTS_MAX else Refusal.UNKNOWN_EPOCH
             if reason in _FINAL_REFUSALS or entry.attempts >= PARCEL_ATTEMPTS_MAX:
                 self._move(entry, Happening.GIVEN_UP)
                 del self._entries[sequence]
@@ -213,7 +228,7 @@ class Forwarder:
     def handle_loss(self, link: str, number: int) -> None:
         """Note that an upload will not be answered (its link went down, its socket failed)."""
         self.flight(link).forget(number)
-        for sequence in self._uploads.pop((link, number), ()):
+        for sequence in self._uploads.pop((link, number), ((), False))[0]:
             entry = self._entries.get(sequence)
             if entry is not None and entry.state is State.IN_FLIGHT:
                 self._requeue(entry, Happening.LOST)
@@ -239,6 +254,19 @@ class Forwarder:
         """Forget parcels that the queue no longer holds (evicted, folded)."""
         for sequence in sequences:
             self._entries.pop(sequence, None)
+
+    @property
+    def _free(self) -> int:
+        return max(0, 2 * self._window - len(self._entries))
+
+    def _displace(self, precedence: Precedence) -> bool:
+        """Make room for a parcel of this precedence; return whether there was a less urgent one to put out."""
+        queued = [entry.waiting for entry in self._entries.values() if entry.state is State.QUEUED]
+        last = max(queued, key=lambda waiting: (waiting.precedence, waiting.sequence), default=None)
+        if last is None or last.precedence <= precedence:
+            return False
+        del self._entries[last.sequence]
+        return True
 
     def _requeue(self, entry: _Entry, happening: Happening) -> None:
         self._move(entry, happening)

@@ -188,6 +188,10 @@ class Ack(WireMap, frozen=True):
         """Return whether the parcel of this sequence is committed at the gateway."""
         return sequence <= self.cumulative or any(first <= sequence <= last for first, last in self.ranges)
 
+    def tells_of(self, sequence: int) -> bool:
+        """Return whether a sequence that is not covered is not committed: beyond a full list of ranges it may be."""
+        return len(self.ranges) < RANGES_IN_ACK_MAX or sequence < self.ranges[-1][1]
+
 
 class PiecesRequest(WireArray, frozen=True):
     """FETCH /p: `count` pieces of the object named by `digest`, from piece `first` on."""
