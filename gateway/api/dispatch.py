@@ -46,6 +46,11 @@ async def guard(request: web.Request, handler: Any) -> web.StreamResponse:
         raise  # the client has gone; there is nobody to answer
     except Exception as error:
         response = internal_error(error, route=route)
+        if request.writer.output_size > 0:
+            # The answer is under way: a second one would look like its rest. A cut connection says that it failed.
+            if request.transport is not None:
+                request.transport.abort()
+            raise ConnectionResetError("the answer broke off") from error
     if not response.prepared:
         response.headers.setdefault("Cache-Control", "no-store")
         response.headers["X-Content-Type-Options"] = "nosniff"

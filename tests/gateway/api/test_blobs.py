@@ -6,6 +6,7 @@ import asyncio
 import errno
 import random
 
+import aiohttp
 import pytest
 
 from gateway.api.auth import Role
@@ -200,3 +201,20 @@ async def test_a_blob_that_the_database_forgot_is_noted_again(world: World, tmp_
     assert await gateway.fleet.missing_blobs([DIGEST]) == [DIGEST]
     assert (await gateway.ask("PUT", PATH, data=DATA, headers=OCTETS)).status == 200
     assert await gateway.fleet.missing_blobs([DIGEST]) == []
+
+
+async def test_a_download_that_fails_midway_breaks_off_and_is_not_mistaken_for_the_blob(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await gateway.ask("PUT", PATH, data=DATA, headers=OCTETS)
+    read = BlobStore.read
+
+    def rotten(store: BlobStore, digest: bytes, first: int, count: int) -> bytes:
+        if first > 0:
+            raise OSError(errno.EIO, "Input/output error")
+        return read(store, digest, first, count)
+
+    monkeypatch.setattr(BlobStore, "read", rotten)
+    with pytest.raises((aiohttp.ClientPayloadError, aiohttp.ClientConnectionError)):
+        await gateway.get(PATH)
+    assert (await gateway.get("/healthz")).status == 200
