@@ -3,6 +3,8 @@
 Three states: `unset` (nothing is known), `floor` (it is at least this late: the highest trusted time of the past), and
 `synced` (an authenticated gateway answer told it since this boot). The floor is durable and only ever rises, so a
 clock that restarts in 1970 or jumps ahead opens no hole: expiry is judged by the floor, never by the system's clock.
+An answer that contradicts the floor (it is earlier, or more than a year later) is not believed at once, since that
+gateway's own clock may be wrong for a while; one that is repeated for an hour is.
 """
 
 from __future__ import annotations
@@ -13,9 +15,12 @@ from enum import StrEnum
 from pathlib import Path
 
 _BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
-# One authenticated answer may raise the floor by at most this much over what was known, so that a gateway whose clock
-# runs years ahead cannot expire every document for ever; honest gaps (a truck in a shed) are covered by repetition.
+# The floor rises by at most this much at once, so that a gateway whose clock runs years ahead cannot expire every
+# document, nor open a billing period of the far future; honest gaps (a truck in a shed) are covered by repetition.
 _FLOOR_STEP_MAX_S = 400 * 86_400
+# For how long, and how steadily, a gateway must contradict the floor before it is believed.
+_DOUBT_S = 3_600.0
+_DOUBT_APART_S = 120.0
 
 
 class ClockState(StrEnum):
@@ -56,6 +61,7 @@ class Clock:
         self.floor_s = floor_s
         self.offset_s = offset_s
         self._monotonic = monotonic
+        self._doubted: tuple[float, float] | None = None  # since when (monotonic), and the offset that was told
 
     @property
     def state(self) -> ClockState:
@@ -63,6 +69,11 @@ class Clock:
         if self.offset_s is not None:
             return ClockState.SYNCED
         return ClockState.FLOOR if self.floor_s > 0 else ClockState.UNSET
+
+    @property
+    def wants_time(self) -> bool:
+        """Whether the gateway should be asked for the time: it is not known, or it was contradicted."""
+        return self.offset_s is None or self._doubted is not None
 
     def monotonic(self) -> float:
         """Return seconds of this boot; never jumps."""
@@ -84,14 +95,28 @@ class Clock:
 
     def learn(self, time_s: int, rtt_s: float) -> bool:
         """Take the time of an authenticated answer; return whether it changed what is known (then persist it)."""
-        if time_s < self.floor_s:
-            return False
         offset_s = time_s + rtt_s / 2 - self._monotonic()
+        ahead = self.floor_s > 0 and time_s > self.floor_s + _FLOOR_STEP_MAX_S
+        if (ahead or time_s < self.floor_s) and not self._is_repeated(offset_s):
+            return False
+        self._doubted = None
+        if ahead:
+            # One step nearer to it; the next answer is measured against the new floor.
+            self.floor_s += _FLOOR_STEP_MAX_S
+            return True
         changed = self.offset_s is None or abs(offset_s - self.offset_s) > 1 + rtt_s
         if changed:
             self.offset_s = offset_s
-        ceiling_s = time_s if self.floor_s == 0 else self.floor_s + _FLOOR_STEP_MAX_S
-        raised = min(time_s, ceiling_s)
-        if raised > self.floor_s:
-            self.floor_s = raised
+        self.floor_s = max(self.floor_s, time_s)
         return changed
+
+    def raise_floor(self) -> None:
+        """Let the floor follow the time that is trusted now; persist it afterwards."""
+        self.floor_s = self.at_least_s()
+
+    def _is_repeated(self, offset_s: float) -> bool:
+        """Note an answer that contradicts the floor; return whether it has been told steadily for long enough."""
+        now = self._monotonic()
+        if self._doubted is None or abs(offset_s - self._doubted[1]) > _DOUBT_APART_S:
+            self._doubted = (now, offset_s)
+        return now - self._doubted[0] >= _DOUBT_S
