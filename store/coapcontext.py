@@ -53,6 +53,9 @@ class MeteredContext(Context):  # type: ignore[misc]  # aiocoap has no types
         if account is None:
             account = _charged.get()
         request_message.account = account
+        # aiocoap cuts what it sends around an OSCORE message into outer blocks beyond 1,024 bytes. A batch is meant to
+        # fill a datagram, and its peer assembles no blocks of strangers.
+        handle_blockwise = handle_blockwise and request_message.opt.oscore is None
         token = _charged.set(account)
         try:
             return super().request(request_message, handle_blockwise)
