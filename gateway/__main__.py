@@ -203,6 +203,29 @@ def backup(file: Path, config: Path) -> None:
     click.echo(f"{file}: {file.stat().st_size} bytes; sessions are left out, so that trucks key anew after a restore")
 
 
+@main.command()
+@click.option("--trucks", type=click.IntRange(1, 11), default=3, show_default=True, help="How many trucks.")
+@click.option("--seconds", type=click.FloatRange(min=1), help="End by itself after so long; otherwise Ctrl-C ends it.")
+@click.option("--http", type=click.IntRange(1, 65_535), help="Port of the HTTP API; 8080 if it is free.")
+@click.option("--coap", type=click.IntRange(1, 65_535), help="Port for the trucks; any that is free.")
+@click.option("--dir", "folder", type=click.Path(file_okay=False, path_type=Path), help="Keep everything in DIR.")
+def demo(trucks: int, seconds: float | None, http: int | None, coap: int | None, folder: Path | None) -> None:
+    """Show a gateway and trucks at work on this machine, over emulated satellite and 4G links.
+
+    \b
+    Examples:
+      digitruck-gateway demo
+      digitruck-gateway demo --seconds 60 --dir ./demo
+    """
+    # Only this command needs a terminal's library; `serve` starts without it.
+    from rich.console import Console
+
+    from gateway.demo.run import DemoOptions, run_demo
+
+    options = DemoOptions(trucks=trucks, seconds=seconds, http=http, coap=coap, folder=folder)
+    raise SystemExit(asyncio.run(run_demo(options, Console())))
+
+
 def _load(config: Path) -> tuple[GatewayConfig, Path]:
     settings = load_config(config)
     return settings, (config.parent / settings.data).resolve()
