@@ -103,7 +103,9 @@ class Site(interfaces.Resource):  # type: ignore[misc]
         except oscore.ReplayErrorWithEcho as challenge:
             pipe.add_response(challenge.to_message(), is_last=True)
             return
-        except (PeerError, ValueError, error.Error):
+        except (PeerError, ValueError, error.Error) as refusal:
+            # Debug only: a stranger must not be able to fill the log.
+            log.debug("request.unauthorized", address=outer.remote.hostinfo, reason=str(refusal))
             pipe.add_response(Message(code=codes.UNAUTHORIZED), is_last=True)
             return
         response, account = await self._render(peer, outer, inner)
