@@ -4,14 +4,21 @@ One handshake gives one OSCORE context for one link of a truck. Credentials are 
 public key; a truck sends its own by value when it joins (the gateway cannot know it yet) and by a 6-byte reference
 after. The link's name travels encrypted in message_3. lakers draws its ephemeral keys itself: that entropy is the one
 that does not come in as an argument here.
+
+lakers 0.6.2 panics on a point that is not on the curve and on a ciphertext shorter than its tag, from anybody and
+before anything is authenticated; a panic passes `except Exception` and writes to stderr. So points and lengths are
+checked before lakers sees them, and a panic that is left counts as the peer's fault like any other refusal.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import cbor2
 import lakers
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
 
 from protocol import cbor, cose
 from protocol.errors import MalformedError, PeerError, SignatureError
@@ -23,6 +30,9 @@ _KID_BYTES = 6
 _OWN_IDENTIFIER = b"\x00"  # a truck only receives responses, which its requests' tokens already tell apart
 _MESSAGE_BYTES_MAX = 256
 _SECRET_BYTES, _SALT_BYTES = 16, 8
+_POINT_BYTES, _TAG_BYTES = 32, 8
+_BYTES_32 = b"\x58\x20"  # the head of a byte string of 32 bytes
+_SUITES_MAX = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,18 +92,13 @@ class Initiator:
 
     def finish(self, message_2: bytes) -> tuple[bytes, Secrets]:
         """Verify the gateway's answer and return message_3 with the secrets; raise `SignatureError`."""
-        if len(message_2) > _MESSAGE_BYTES_MAX:
-            raise MalformedError("an EDHOC message_2 beyond its limit")
-        try:
+        _check_message_2(message_2)
+        with _refusing(SignatureError, "the gateway did not prove to hold the key that this truck was enrolled with"):
             peer_identifier, _, _ = self._lakers.parse_message_2(message_2)
             self._lakers.verify_message_2(self._key.private, self._key.credential, self._peer)
             link = [lakers.EADItem(EAD_LINK, False, self._link.encode())]
             message_3, _ = self._lakers.prepare_message_3(self._transfer, link)
             self._lakers.completed_without_message_4()
-        except ValueError as error:
-            raise SignatureError(
-                "the gateway did not prove to hold the key that this truck was enrolled with"
-            ) from error
         return bytes(message_3), _secrets(self._lakers, sender_id=bytes(peer_identifier), recipient_id=_OWN_IDENTIFIER)
 
 
@@ -110,23 +115,20 @@ class Responder:
         """Return message_2 for a first POST; `identifier` becomes the kid of the truck's requests."""
         if not 2 <= len(payload) <= _MESSAGE_BYTES_MAX or payload[:1] != b"\xf5":
             raise MalformedError("not an EDHOC message_1")
-        try:
+        _check_point(_point_of_message_1(payload[1:]))
+        with _refusing(MalformedError, "an EDHOC message_1 of another method or suite"):
             peer_identifier, _ = self._lakers.process_message_1(payload[1:])
             message_2 = self._lakers.prepare_message_2(lakers.CredentialTransfer.ByReference, identifier, None)
-        except ValueError as error:
-            raise MalformedError("an EDHOC message_1 of another method or suite") from error
         self._peer_identifier = bytes(peer_identifier)
         self.identifier = identifier
         return bytes(message_2)
 
     def read_message_3(self, message_3: bytes) -> PeerIdentity:
         """Return who the peer says it is, NOT yet verified; raise `MalformedError`."""
-        if len(message_3) > _MESSAGE_BYTES_MAX:
-            raise MalformedError("an EDHOC message_3 beyond its limit")
-        try:
+        if len(_only_bytes(message_3)) <= _TAG_BYTES:
+            raise MalformedError("an EDHOC message_3 shorter than its tag")
+        with _refusing(MalformedError, "an EDHOC message_3 that does not decrypt"):
             identity, ead = self._lakers.parse_message_3(message_3)
-        except ValueError as error:
-            raise MalformedError("an EDHOC message_3 that does not decrypt") from error
         for item in ead or ():
             if item.label() == EAD_LINK:
                 self.link = convert(bytes(item.value()).decode("utf-8", "replace"), Name)
@@ -136,11 +138,9 @@ class Responder:
 
     def finish(self, peer_credential: bytes) -> Secrets:
         """Verify message_3 against the peer's credential and return the secrets; raise `SignatureError`."""
-        try:
+        with _refusing(SignatureError, "the truck did not prove to hold its key"):
             self._lakers.verify_message_3(peer_credential)
             self._lakers.completed_without_message_4()
-        except ValueError as error:
-            raise SignatureError("the truck did not prove to hold its key") from error
         return _secrets(self._lakers, sender_id=self._peer_identifier, recipient_id=self.identifier)
 
 
@@ -161,9 +161,61 @@ def _identity(raw: bytes) -> PeerIdentity:
         case {4: bytes() as reference}:
             return PeerIdentity(reference, None)
         case {14: {8: {1: {-2: bytes() as public}}}} if len(public) == 32:
+            _check_point(public)
             # Rebuilt rather than taken over: a credential has one form, whatever else the peer put beside its key.
             return PeerIdentity(kid(public), credential(public))
     raise MalformedError("an EDHOC identity of a kind that is not used here")
+
+
+@contextmanager
+def _refusing(kind: type[PeerError], text: str) -> Iterator[None]:
+    """Turn whatever lakers raises about a peer's message into `kind`."""
+    try:
+        yield
+    except (ValueError, RuntimeError) as error:
+        raise kind(text) from error
+    except BaseException as error:
+        # pyo3's exception of a Rust panic derives from BaseException and cannot be imported.
+        if type(error).__name__ != "PanicException":
+            raise
+        raise kind(text) from None
+
+
+def _check_point(x: bytes) -> None:
+    """Raise `MalformedError` unless `x` is the x coordinate of a point of P-256."""
+    try:
+        EllipticCurvePublicKey.from_encoded_point(SECP256R1(), b"\x02" + x)
+    except ValueError as error:
+        raise MalformedError("an EDHOC key that is no point of its curve") from error
+
+
+def _point_of_message_1(message_1: bytes) -> bytes:
+    """Return G_X of message_1 = (METHOD, SUITES_I, G_X, C_I, ...), a CBOR sequence (RFC 9528 section 5.2.1)."""
+    at = 1
+    suites = message_1[1] - 0x80 if len(message_1) > 1 and 0x80 <= message_1[1] <= 0x80 + _SUITES_MAX else None
+    at += 1 if suites is None else 1 + suites
+    end = at + len(_BYTES_32) + _POINT_BYTES
+    if len(message_1) <= end or message_1[at : at + len(_BYTES_32)] != _BYTES_32:
+        raise MalformedError("an EDHOC message_1 of another method or suite")
+    return message_1[end - _POINT_BYTES : end]
+
+
+def _check_message_2(message_2: bytes) -> None:
+    # message_2 is one byte string: G_Y, then CIPHERTEXT_2 (RFC 9528 section 5.3.1).
+    content = _only_bytes(message_2)
+    if len(content) <= _POINT_BYTES:
+        raise MalformedError("an EDHOC message_2 shorter than a key")
+    _check_point(content[:_POINT_BYTES])
+
+
+def _only_bytes(message: bytes) -> bytes:
+    """Return the content of the one CBOR byte string that `message` has to be."""
+    if len(message) > _MESSAGE_BYTES_MAX:
+        raise MalformedError("an EDHOC message beyond its limit")
+    content = cbor.decode(message)
+    if not isinstance(content, bytes):
+        raise MalformedError("an EDHOC message that is no byte string")
+    return content
 
 
 def _secrets(side: lakers.EdhocInitiator | lakers.EdhocResponder, *, sender_id: bytes, recipient_id: bytes) -> Secrets:
