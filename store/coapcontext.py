@@ -101,6 +101,7 @@ async def server_context(
     on_datagram: Callable[[Datagram], None],
     on_attribution: Callable[[Attribution], None] | None = None,
     before_send: Callable[[Datagram], None] | None = None,
+    admit: Callable[[int, Address], bool] | None = None,
     interface: str | None = None,
     credentials: Any = None,
     exchange_lifetime_s: float = EXCHANGE_LIFETIME_S,
@@ -110,7 +111,8 @@ async def server_context(
 
     The site charges a request by `context.meter.attribute(account)` as soon as it knows whose it is, best in its own
     `render_to_pipe`: aiocoap answers the later blocks of a response without asking the resource. `credentials` are
-    aiocoap's server credentials. Raises OSError if the port is taken.
+    aiocoap's server credentials; `admit(IP bytes, source)` says of each datagram whether it is looked at at all.
+    Raises OSError if the port is taken.
     """
     context = MeteredContext(loop=asyncio.get_running_loop(), serversite=site)
     if credentials is not None:
@@ -122,6 +124,7 @@ async def server_context(
         lifetime_s=exchange_lifetime_s,
     )
     await _connect(context, _open_socket(bind, interface, receive_buffer_bytes), exchange_lifetime_s)
+    context.interface.admit = admit
     return context
 
 

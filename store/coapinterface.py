@@ -9,6 +9,7 @@ What differs from stock, besides the meter:
 - A full socket buffer loses the datagram, as the network would; stock fails every request to that peer.
 - No exception leaves the datagram path, and token lengths above 8 are refused (RFC 7252 section 3).
 - Message ids are remembered for a shorter time than 247 s (see `short_memory`).
+- A datagram that `admit` turns away is counted and not looked at: aiocoap keeps state for whatever it gets to see.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+from collections.abc import Callable
 from typing import Any
 
 from aiocoap.message import Direction as MessageDirection
@@ -25,7 +27,7 @@ from aiocoap.transports.udp6 import MessageInterfaceUDP6, SockExtendedErr, UDP6E
 from aiocoap.util import socknumbers
 from aiocoap.util.asyncio.recvmsg import create_recvmsg_datagram_endpoint
 
-from store.coapmeter import Address, CoapHeader, Meter, handling, plain_host
+from store.coapmeter import UDP_HEADER_BYTES, Address, CoapHeader, Meter, handling, plain_host
 
 # aiocoap reads 4,096 bytes and would count the rest of a longer datagram as nothing.
 DATAGRAM_BYTES_MAX = 65_535
@@ -61,6 +63,8 @@ class MeteredInterface(MessageInterfaceUDP6):  # type: ignore[misc]  # aiocoap h
         super().__init__(manager, log=log, loop=loop)
         self.meter = meter
         self.faults = 0
+        # Asked with each arriving datagram's IP bytes and its source, before anything reads it.
+        self.admit: Callable[[int, Address], bool] | None = None
         self._tuning = tuning
 
     @classmethod
@@ -113,7 +117,11 @@ class MeteredInterface(MessageInterfaceUDP6):  # type: ignore[misc]  # aiocoap h
         """Called by the transport for each datagram that arrives."""
         exchange = None
         try:
-            exchange = self.meter.incoming(data, *_peer(address))
+            remote, ip_header_bytes = _peer(address)
+            if self.admit is not None and not self.admit(ip_header_bytes + UDP_HEADER_BYTES + len(data), remote):
+                self.meter.turned_away(data, remote, ip_header_bytes)
+                return
+            exchange = self.meter.incoming(data, remote, ip_header_bytes)
         except Exception as error:
             self._note_fault("meter", error)
         message = self._decoded(data, ancdata, address)

@@ -279,6 +279,10 @@ class Meter:
         self._arrived(ip_header_bytes + UDP_HEADER_BYTES + len(data), remote, exchange)
         return exchange
 
+    def turned_away(self, data: bytes, remote: Address, ip_header_bytes: int) -> None:
+        """Count a datagram that arrived and that nobody will look at: it costs as much as any other."""
+        self._arrived(ip_header_bytes + UDP_HEADER_BYTES + len(data), remote, None)
+
     def incoming_icmp(self, quoted: bytes, remote: Address, ip_header_bytes: int) -> None:
         """Count an ICMP error about a datagram to `remote`; `quoted` is what it quotes after the UDP header."""
         header = CoapHeader.parse(quoted)
