@@ -30,6 +30,7 @@ from edge.installer import Installer
 from edge.link import Link
 from edge.notify import notify
 from edge.recorder import Recorder
+from edge.series import series_schema
 from edge.situation import Situation
 from edge.spending import Spending
 from edge.uplink import Contact, Uplink
@@ -225,7 +226,10 @@ class Edge:
 
     async def _apply(self, settings: Effective) -> None:
         """Make a configuration effective: the batches' age, the budgets, and the collectors started anew."""
-        plans = plan_collectors(settings.collectors)
+        learnt_files = {
+            str(each.get("name")): self._data / str(each["schema"]) for each in settings.collectors if "schema" in each
+        }
+        plans = plan_collectors([{k: v for k, v in each.items() if k != "schema"} for each in settings.collectors])
         self.recorder.batch_age_s = settings.batch_age_s
         self.ledger.set_caps({each.name: Cap.of(each) for each in settings.links})
         for link in self.links:
@@ -238,8 +242,8 @@ class Edge:
         for problem in built.problems:
             log.warning("collector.unusable", collector=problem.name, reason=problem.error)
         for collector in built.collectors:
-            channels = [spec.to_channel() for spec in collector.channels]
-            await self.recorder.open_series(collector.name, channels, collector.period_s)
+            learnt = learnt_files.get(collector.name)
+            await self.recorder.open_series(collector.name, await asyncio.to_thread(series_schema, collector, learnt))
         self.supervisor = Supervisor(
             built.collectors, on_row=self.recorder.on_row, clock=RealClock(self.clock.monotonic)
         )

@@ -72,6 +72,7 @@ class Recorder:
         on_parcel: Callable[[], Awaitable[None]],
     ) -> None:
         self.batch_age_s = batch_age_s
+        self.batches = 0  # closed since the start
         self._truck = truck
         self._key = key
         self._database = database
@@ -119,9 +120,9 @@ class Recorder:
         if encoder.rows:
             self._add_batch(number, schema, boot, encoder)
 
-    async def open_series(self, name: str, channels: Sequence[Channel], period_s: float) -> None:
+    async def open_series(self, name: str, schema: Schema) -> None:
         """Register the schema of a collector's rows under its name."""
-        await self._open_series(name, Schema(tuple(channels), period_s=max(1, round(period_s))))
+        await self._open_series(name, schema)
 
     async def _open_series(self, name: str, schema: Schema) -> _Series:
         old = self._series.get(name)
@@ -301,6 +302,7 @@ class Recorder:
     ) -> None:
         payload = Batch(number, boot, encoder.finish()).encode()
         meaning = digest(schema.encoded)
+        self.batches += 1
         rows = encoder.rows
         self._add(ParcelKind.BATCH, Precedence.NORMAL, payload, schema_digest=meaning, rows=rows, token=token)
 

@@ -125,6 +125,7 @@ class Gateway:
         """Open the database, bind both ports and start the background work."""
         config, data = self._config, self._data
         keys = load_keys(data / "keys")
+        self._exchange_public = keys.exchange.public
         url = database_url(config, data)
         await migrate(url)
         self.fleet = await FleetStore.open(url)
@@ -189,7 +190,7 @@ class Gateway:
         http = self._config.http
         services = Services(
             now_ms=self._now_ms,
-            make_code=lambda truck, secret: self._join_code(truck, secret, keys.exchange.public),
+            make_code=self.join_code,
             accept_document=self.documents.accept,
             telemetry=telemetry,
             freshness_key=keys.freshness.public,
@@ -202,11 +203,12 @@ class Gateway:
             tls.load_cert_chain(http.certificate, http.private_key)
         self.api = await start_api(make_app(self.fleet, blobs, services), host, port, ssl_context=tls)
 
-    def _join_code(self, truck: str, secret: bytes, gateway_key: bytes) -> str:
+    def join_code(self, truck: str, secret: bytes) -> str:
+        """Return the text of an enrolment code; raise `PeerError` with the next step while there is no root."""
         root = self.documents.root_digest
         if root is None:
             raise PeerError("this gateway has no root yet: run `digitruck trust init` and `digitruck trust push` first")
-        return JoinCode(truck, self._config.coap.public, secret, gateway_key, root).text()
+        return JoinCode(truck, self._config.coap.public, secret, self._exchange_public, root).text()
 
     async def _watch_trucks(self, peers: Peers) -> None:
         async for change in self.fleet.changes.subscribe():
