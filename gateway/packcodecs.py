@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import lzma
-from collections.abc import Callable
+import re
 from dataclasses import dataclass
 
 import hdiffpatch
+import pyppmd
 
 from protocol.errors import MalformedError
-from protocol.pack.cursor import Cursor, varint
+from protocol.pack.cursor import BytesSource, Cursor, varint, zigzag
 from protocol.pack.frames import Codec, unpack
 from protocol.pack.zstds import squeeze
 
 _LZMA_SETTINGS = ((3, 0, 2), (3, 0, 0), (0, 0, 0), (4, 0, 0), (0, 2, 2), (1, 2, 2))
+_QUICK_LEVEL = 12
+_WORTH_A_TRY = 1.5
+_PPMD_ORDER, _PPMD_MIB = 8, 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,25 +37,38 @@ class Cover:
     length: int
 
 
-def pack_frame(data: bytes, prefix: bytes) -> PackedFrame:
-    """Return the smallest form of a frame that decodes to exactly its bytes."""
-    tries: list[tuple[Codec, Callable[[], bytes]]] = [
-        (Codec.STORED, lambda: data),
-        (Codec.ZSTD, lambda: squeeze(data, prefix)),
-        (Codec.DELTA if prefix else Codec.LZMA, lambda: delta(data, prefix) if prefix else pack_lzma(data)),
-    ]
-    made = sorted(((codec, make()) for codec, make in tries), key=lambda each: len(each[1]))
-    for codec, body in made:
-        if body and _decodes(codec, body, prefix, data):
+def pack_frame(data: bytes, prefix: bytes, near: bytes) -> PackedFrame:
+    """Return the smallest form of a frame that decodes to exactly its bytes.
+
+    `near` is the best part of the prefix, as much as a truck holds in memory; only delta frames stand on all of it.
+    """
+    forms = [(Codec.STORED, data, b""), (Codec.ZSTD, squeeze(data, near, level=_QUICK_LEVEL), near)]
+    forms.append((Codec.DELTA, delta(data, prefix), prefix) if prefix else (Codec.LZMA, pack_lzma(data), b""))
+    forms.sort(key=lambda form: len(form[1]))
+    # The highest level takes minutes for what the delta has won by far already.
+    quick = next(len(body) for codec, body, _ in forms if codec is Codec.ZSTD)
+    if quick <= _WORTH_A_TRY * len(forms[0][1]):
+        forms.append((Codec.ZSTD, squeeze(data, near), near))
+    if not prefix and quick < len(data):
+        forms.append((Codec.PPMD, pack_ppmd(data), b""))
+    for codec, body, base in sorted(forms, key=lambda form: len(form[1])):
+        if body and _decodes(codec, body, base, data):
             return PackedFrame(codec, body)
     raise AssertionError("a stored frame decodes")
 
 
 def _decodes(codec: Codec, body: bytes, prefix: bytes, data: bytes) -> bool:
     try:
-        return unpack(codec, body, prefix, len(data)) == data
+        return unpack(codec, body, BytesSource(prefix), len(data)) == data
     except MalformedError:
         return False
+
+
+def pack_ppmd(data: bytes) -> bytes:
+    """Return a PPMd stream of some bytes, with its settings in front."""
+    encoder = pyppmd.Ppmd8Encoder(_PPMD_ORDER, _PPMD_MIB << 20)
+    packed: bytes = encoder.encode(data) + encoder.flush()
+    return bytes([_PPMD_ORDER, _PPMD_MIB]) + packed
 
 
 def pack_lzma(data: bytes) -> bytes:
@@ -85,19 +102,32 @@ def delta(data: bytes, prefix: bytes) -> bytes:
 
 def _delta(data: bytes, prefix: bytes, covers: list[Cover]) -> bytes:
     lengths, gaps, steps = bytearray(), bytearray(), bytearray()
-    differences, literals = bytearray(), bytearray()
+    differences, literals = [], bytearray()
     new = old = 0
     for cover in covers:
         lengths += varint(cover.length)
         gaps += varint(cover.new - new)
-        step = cover.old - old
-        steps += varint(step << 1 if step >= 0 else (-step << 1) - 1)
+        steps += varint(zigzag(cover.old - old))
         literals += data[new : cover.new]
         new, old = cover.new + cover.length, cover.old + cover.length
-        differences += subtract_bytes(data[cover.new : new], prefix[cover.old : old])
+        differences.append(subtract_bytes(data[cover.new : new], prefix[cover.old : old]))
     literals += data[new:]
     control = varint(len(covers)) + lengths + gaps + steps
-    return b"".join(pack_stream(bytes(each)) for each in (control, differences, literals))
+    runs, values = _runs(b"".join(differences))
+    return b"".join(pack_stream(bytes(each)) for each in (control, literals, runs, values))
+
+
+def _runs(differences: bytes) -> tuple[bytes, bytes]:
+    """Return where the differences are that are not zero, and those."""
+    skips, lengths, values = bytearray(), bytearray(), bytearray()
+    last = count = 0
+    for run in re.finditer(rb"[^\0]+", differences):
+        skips += varint(run.start() - last)
+        lengths += varint(run.end() - run.start())
+        values += run.group()
+        last = run.end()
+        count += 1
+    return varint(count) + skips + lengths, bytes(values)
 
 
 def subtract_bytes(left: bytes, right: bytes) -> bytes:

@@ -20,12 +20,14 @@ from protocol.pack import wanted_files
 from protocol.pack.containers import Kind, open_view
 from protocol.pack.cursor import READ_BYTES, varint
 from protocol.pack.decoder import list_held, order_wanted
+from protocol.pack.frames import PREFIX_BYTES_MAX, Codec
 from protocol.pack.index import VERSION, BaseView, Extent, FrameEntry, Index
 from protocol.pack.manifests import encode_delta
 from store.heldviews import FileSource
 
-FRAME_BYTES = 4 << 20
-PREFIX_BYTES = 2 * FRAME_BYTES
+FRAME_BYTES = 16 << 20
+NEAR_BYTES = PREFIX_BYTES_MAX
+PREFIX_BYTES = 48 << 20
 
 Progress = Callable[[int, int], None]
 """Told (bytes done, bytes in all) as frames are packed."""
@@ -81,10 +83,9 @@ def _encode(
     frames: list[tuple[PackedFrame, int, tuple[Extent, ...]]] = []
     for start in range(0, len(views), FRAME_BYTES):
         data = bytes(views[start : start + FRAME_BYTES])
-        extents = blocks.extents(data, PREFIX_BYTES)
-        prefix = b"".join(bytes(base[each.offset : each.offset + each.length]) for each in extents)
-        frame = pack_frame(data, prefix)
-        frames.append((frame, len(data), extents if needs_prefix(frame) else ()))
+        far, near = blocks.extents(data, PREFIX_BYTES), blocks.extents(data, NEAR_BYTES)
+        frame = pack_frame(data, _joined(base, far), _joined(base, near))
+        frames.append((frame, len(data), {Codec.DELTA: far, Codec.ZSTD: near}.get(frame.codec, ())))
         progress(start + len(data), len(views))
     used, moved = _used(pieces, [extents for _, _, extents in frames])
     entries = [
@@ -98,9 +99,8 @@ def _encode(
         yield frame.body
 
 
-def needs_prefix(frame: PackedFrame) -> bool:
-    """Return whether a frame is decoded against held content."""
-    return frame.codec.name in ("ZSTD", "DELTA")
+def _joined(base: memoryview, extents: Sequence[Extent]) -> bytes:
+    return b"".join(bytes(base[each.offset : each.offset + each.length]) for each in extents)
 
 
 def _write_base(held: Sequence[Path], out: BinaryIO) -> list[_Piece]:

@@ -5,7 +5,9 @@ Nothing is believed of a pack but what the manifest's own sizes and digests conf
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate, islice
 from typing import Protocol
 
 from protocol.documents import ManifestFile
@@ -103,7 +105,7 @@ class _View:
         if frame is None:
             return False
         self._frame = memoryview(b"")
-        prefix = self._base.prefix(frame.extents)
+        prefix = Joined(self._base, frame.extents)
         self._frame = memoryview(unpack(frame.codec, self._stream.exactly(frame.packed), prefix, frame.size))
         return True
 
@@ -119,29 +121,48 @@ class Base:
             size = held.size(view)
             self._views.append((at, at + size, view))
             at += size
+        self._ends = [end for _, end, _ in self._views]
         self._size = at
 
-    def prefix(self, extents: Sequence[Extent]) -> bytes:
-        """Return stretches of the base, joined."""
-        return b"".join(piece for extent in extents for piece in self._pieces(extent.offset, extent.length))
+    @property
+    def size(self) -> int:
+        """Bytes in all."""
+        return self._size
 
-    def _pieces(self, offset: int, length: int) -> Iterator[bytes]:
-        if offset + length > self._size:
-            raise MalformedError("a frame stands on more than is held")
+    def pieces(self, offset: int, length: int) -> Iterator[bytes]:
+        """Yield a stretch of the base, view by view."""
         end = offset + length
-        for start, stop, view in self._views[self._find(offset) :]:
+        for start, stop, view in islice(self._views, bisect_right(self._ends, offset), None):
             if start >= end:
                 return
             low, high = max(offset, start), min(end, stop)
             if low < high:
                 yield self._held.read(view, low - start, high - low)
 
-    def _find(self, offset: int) -> int:
-        low, high = 0, len(self._views)
-        while low < high:
-            middle = (low + high) // 2
-            if self._views[middle][1] <= offset:
-                low = middle + 1
-            else:
-                high = middle
-        return low
+
+class Joined:
+    """Stretches of the base as one prefix."""
+
+    def __init__(self, base: Base, extents: Sequence[Extent]) -> None:
+        self._base = base
+        self._extents = extents
+        if any(extent.offset + extent.length > base.size for extent in extents):
+            raise MalformedError("a frame stands on more than is held")
+        self._starts = list(accumulate((extent.length for extent in extents), initial=0))
+
+    @property
+    def size(self) -> int:
+        """Bytes in all."""
+        return self._starts[-1]
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return `length` bytes from `offset`."""
+        out: list[bytes] = []
+        number = bisect_right(self._starts, offset) - 1
+        while length:
+            extent = self._extents[number]
+            skip = offset - self._starts[number]
+            part = min(length, extent.length - skip)
+            out += self._base.pieces(extent.offset + skip, part)
+            offset, length, number = offset + part, length - part, number + 1
+        return b"".join(out)

@@ -8,17 +8,21 @@ files to say.
 from __future__ import annotations
 
 import lzma
+from dataclasses import dataclass
 from enum import IntEnum
-from itertools import accumulate
+from typing import Protocol
 
 from protocol.errors import MalformedError
-from protocol.pack.cursor import Cursor
+from protocol.pack.cursor import Cursor, unzigzag
 from protocol.pack.zstds import expand_prefixed
 
-FRAME_BYTES_MAX = 8 << 20
-"""What a truck holds of a frame; decoding one takes at most its prefix and three times this."""
+FRAME_BYTES_MAX = 16 << 20
+PREFIX_BYTES_MAX = 24 << 20
+"""What a truck holds in memory of a frame and of its prefix."""
 
-PREFIX_BYTES_MAX = 16 << 20
+DELTA_PREFIX_BYTES_MAX = 64 << 20
+"""The prefix of a delta frame may be larger: it is read at places and never held."""
+
 _COVERS_MAX = 1 << 20
 
 
@@ -32,18 +36,26 @@ class Codec(IntEnum):
     DELTA = 4
 
 
-PLAIN_CODECS = (Codec.STORED, Codec.ZSTD, Codec.LZMA)
+class Prefix(Protocol):
+    """Held content that a frame stands on."""
+
+    @property
+    def size(self) -> int:
+        """Bytes in all."""
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return exactly `length` bytes from `offset`; the caller keeps within `size`."""
 
 
-def unpack(codec: Codec, body: bytes, prefix: bytes, size: int) -> bytes:
+def unpack(codec: Codec, body: bytes, prefix: Prefix, size: int) -> bytes:
     """Return the `size` bytes of a frame; raise `MalformedError`."""
-    if size > FRAME_BYTES_MAX or len(prefix) > PREFIX_BYTES_MAX:
+    if size > FRAME_BYTES_MAX or (codec is not Codec.DELTA and prefix.size > PREFIX_BYTES_MAX):
         raise MalformedError("a frame is larger than a truck can hold")
     match codec:
         case Codec.STORED:
             data = body
         case Codec.ZSTD:
-            data = expand_prefixed(body, prefix, size)
+            data = expand_prefixed(body, prefix.read(0, prefix.size), size)
         case Codec.LZMA:
             data = unlzma(body, size)
         case Codec.PPMD:
@@ -116,55 +128,83 @@ def stream(fields: Cursor, most: int) -> bytes:
     return data
 
 
-def undelta(body: bytes, prefix: bytes, size: int) -> bytes:
+def undelta(body: bytes, prefix: Prefix, size: int) -> bytes:
     """Return a frame that is told by covers: places in the prefix, the differences there, and what is in none.
 
-    Four streams: cover lengths, gaps before them and steps of their places (varints, zigzag for steps); differences
-    (bytes to add, modulo 256); literals.
+    Streams: lengths of covers, gaps before them, steps of their places (zigzag); then, for the places inside covers
+    where something differs, the bytes that stay before each and its length; the values to add there, modulo 256;
+    literals. Numbers are varints.
     """
     fields = Cursor(body)
-    control = Cursor(stream(fields, FRAME_BYTES_MAX))
-    differences = stream(fields, FRAME_BYTES_MAX)
-    literals = stream(fields, FRAME_BYTES_MAX)
+    control, literals, runs, values = (stream(fields, FRAME_BYTES_MAX) for _ in range(4))
+    covers = _read_covers(Cursor(control), size, len(literals))
+    out = bytearray()
+    covered: list[tuple[int, int]] = []  # where in the output covers lie
+    literal_at = 0
+    for cover in covers:
+        out += literals[literal_at : literal_at + cover.gap]
+        literal_at += cover.gap
+        covered.append((len(out), cover.length))
+        if not 0 <= cover.place <= prefix.size - cover.length:
+            raise MalformedError("a delta frame reaches outside of its prefix")
+        out += prefix.read(cover.place, cover.length)
+    out += literals[literal_at:]
+    if len(out) != size or fields.left:
+        raise MalformedError("a delta frame whose parts do not add up")
+    _add_runs(out, covered, Cursor(runs), values)
+    return bytes(out)
+
+
+@dataclass(frozen=True, slots=True)
+class _Cover:
+    gap: int
+    place: int
+    length: int
+
+
+def _read_covers(control: Cursor, size: int, literals: int) -> list[_Cover]:
     count = control.varint(_COVERS_MAX)
     lengths = [control.varint(size) for _ in range(count)]
     gaps = [control.varint(size) for _ in range(count)]
-    steps = [control.varint(4 * PREFIX_BYTES_MAX) for _ in range(count)]
-    if sum(lengths) != len(differences) or sum(lengths) + len(literals) != size or sum(gaps) > len(literals):
+    steps = [unzigzag(control.varint(4 * DELTA_PREFIX_BYTES_MAX)) for _ in range(count)]
+    if control.left or sum(lengths) + literals != size or sum(gaps) > literals:
         raise MalformedError("a delta frame whose parts do not add up")
-    held = bytearray()
+    covers = []
     place = 0
-    for length, step in zip(lengths, steps, strict=True):
-        place += step >> 1 if not step & 1 else -(step >> 1) - 1
-        if place < 0 or place + length > len(prefix):
-            raise MalformedError("a delta frame reaches outside of its prefix")
-        held += prefix[place : place + length]
-        place += length
-    covered = add_bytes(bytes(held), differences)
-    out = bytearray()
-    literal_at = 0
-    for gap, start, length in zip(gaps, accumulate(lengths, initial=0), lengths, strict=False):
-        out += literals[literal_at : literal_at + gap]
-        literal_at += gap
-        out += covered[start : start + length]
-    out += literals[literal_at:]
-    return bytes(out)
+    for gap, step, length in zip(gaps, steps, lengths, strict=True):
+        covers.append(_Cover(gap, place + step, length))
+        place += step + length
+    return covers
 
 
-_LANE_BYTES = 1 << 12
+def _add_runs(out: bytearray, covered: list[tuple[int, int]], runs: Cursor, values: bytes) -> None:
+    """Add the differences, run by run; a run may go over the end of a cover into the next."""
+    waiting = iter(covered)
+    start, left = next(waiting, (0, 0))
+    at = 0
+    count = runs.varint(len(values))
+    skips = [runs.varint(len(out)) for _ in range(count)]
+    lengths = [runs.varint(len(out)) for _ in range(count)]
+    if runs.left or sum(lengths) != len(values) or sum(skips) + len(values) > sum(length for _, length in covered):
+        raise MalformedError("a delta frame whose differences do not add up")
+    for skip, length in zip(skips, lengths, strict=True):
+        while skip > left:
+            skip -= left
+            start, left = next(waiting)
+        start, left = start + skip, left - skip
+        while length:
+            while not left:
+                start, left = next(waiting)
+            part = min(length, left)
+            out[start : start + part] = add_bytes(out[start : start + part], values[at : at + part])
+            start, left, at, length = start + part, left - part, at + part, length - part
 
 
-def add_bytes(left: bytes, right: bytes) -> bytes:
-    """Return the sums, modulo 256, of two byte strings of one length; long integers do thousands of bytes at a time."""
-    out = bytearray()
-    for start in range(0, len(left), _LANE_BYTES):
-        a, b = left[start : start + _LANE_BYTES], right[start : start + _LANE_BYTES]
-        if not any(b):
-            out += a
-            continue
-        low = int.from_bytes(b"\x7f" * len(a), "little")
-        x, y = int.from_bytes(a, "little"), int.from_bytes(b, "little")
-        # The top bit of each byte is added without a carry, so that no byte spills into the next.
-        total = ((x & low) + (y & low)) ^ ((x ^ y) & ~low)
-        out += total.to_bytes(len(a), "little")
-    return bytes(out)
+def add_bytes(left: bytes | bytearray, right: bytes) -> bytes:
+    """Return the sums, modulo 256, of two byte strings of one length."""
+    if len(left) == 1:
+        return bytes([(left[0] + right[0]) & 0xFF])
+    low = int.from_bytes(b"\x7f" * len(left), "little")
+    x, y = int.from_bytes(left, "little"), int.from_bytes(right, "little")
+    # The top bit of each byte is added without a carry, so that no byte spills into the next.
+    return (((x & low) + (y & low)) ^ ((x ^ y) & ~low)).to_bytes(len(left), "little")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from protocol.errors import MalformedError
 from protocol.numbers import BUNDLE_BYTES_MAX, BUNDLE_FILES_MAX
 from protocol.pack.cursor import Cursor, Reader, blob, unzigzag, varint, zigzag
-from protocol.pack.frames import FRAME_BYTES_MAX, PREFIX_BYTES_MAX, Codec, unlzma
+from protocol.pack.frames import DELTA_PREFIX_BYTES_MAX, FRAME_BYTES_MAX, Codec, unlzma
 
 VERSION = 2
 INDEX_BYTES_MAX = 8 << 20
@@ -99,12 +99,12 @@ def _decode(fields: Cursor) -> Index:
         at = 0
         for _ in range(fields.varint(_EXTENTS_MAX)):
             offset = at + unzigzag(fields.varint(_PLACE_MAX))
-            length = fields.varint(PREFIX_BYTES_MAX)
+            length = fields.varint(DELTA_PREFIX_BYTES_MAX)
             if offset < 0:
                 raise MalformedError("a frame's prefix lies before all that is held")
             extents.append(Extent(offset, length))
             at = offset + length
-        if sum(extent.length for extent in extents) > PREFIX_BYTES_MAX:
+        if sum(extent.length for extent in extents) > DELTA_PREFIX_BYTES_MAX:
             raise MalformedError("a frame's prefix is larger than a truck can hold")
         frames.append(FrameEntry(Codec(codec), size, packed, tuple(extents)))
     recipes = fields.blob(INDEX_BYTES_MAX)

@@ -1,7 +1,7 @@
 """Zstandard frames (RFC 8878): bounded decoding, and the clusters of a ZIM file made again.
 
-A decoder is given no more output than was agreed on and no larger window than `WINDOW_LOG_MAX`, whatever a frame's own
-header says (a header of 43 bytes can ask for a gibibyte).
+A decoder is given no more output than was agreed on, and no larger window than a frame with its prefix can need,
+whatever the packed bytes say of themselves (a header of 43 bytes can ask for a gibibyte).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-WINDOW_LOG_MAX = 25
+WINDOW_LOG_MAX = 26
 ZSTD_CODE_MAX = 4 * 23
 _STEP_BYTES = 1 << 18
 _PREFIX_BYTES_MIN = 8
