@@ -88,13 +88,17 @@ async def measure(trace: Path | None, rows_max: int) -> WireFigures:
     with tempfile.TemporaryDirectory(prefix="digitruck-bench-") as folder:
         gateway, edge = await start_pair(Path(folder))
         before = loopback()
-        work = asyncio.create_task(edge.run())
+        daemon = asyncio.create_task(edge.run())
+        feeding = asyncio.create_task(_send(edge, schema, rows))
         try:
-            sent = await _send(edge, schema, rows)
-            await _drained(edge)
+            await asyncio.wait({daemon, feeding}, return_when=asyncio.FIRST_COMPLETED)
+            if daemon.done():
+                daemon.result()  # raises what ended it
+            sent = feeding.result()
         finally:
-            work.cancel()
-            await asyncio.gather(work, return_exceptions=True)
+            daemon.cancel()
+            feeding.cancel()
+            await asyncio.gather(daemon, feeding, return_exceptions=True)
         after = loopback()
         await edge.close()
         await gateway.close()
@@ -147,12 +151,9 @@ async def _send(edge: Edge, schema: Schema, rows: object) -> int:
     for time_s, cells in rows:  # type: ignore[attr-defined]
         await edge.recorder.on_row("trace", time_s - edge.clock.offset_s, cells)
     await edge.recorder.close_all()
-    return edge.recorder.batches
-
-
-async def _drained(edge: Edge) -> None:
     while await edge.writer.run(edge.queue.bytes_queued):
         await asyncio.sleep(0.1)
+    return edge.recorder.batches
 
 
 def loopback() -> tuple[int, int]:
@@ -181,7 +182,7 @@ def main() -> None:
     args = [each for each in sys.argv[1:] if each != "--inside"]
     _bring_loopback_up()
     trace = Path(args[0]) if args else None
-    rows = int(args[1]) if len(args) > 1 else 10_080
+    rows = int(args[1]) if len(args) > 1 else 5_000
     figures = asyncio.run(measure(trace, rows))
     print(
         json.dumps(
