@@ -120,9 +120,11 @@ class ChangeFeed:
             listener: _Listener | None = None
             if not self._database.is_sqlite:
                 listener = await stack.enter_async_context(_Listener(self._database, self._wake))
-            while True:
+            while not self._closed:
+                # Not wait_for: on Python 3.11 it swallows a cancellation that arrives together with what it waits for.
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), _LOOK_AGAIN_S)
+                    async with asyncio.timeout(_LOOK_AGAIN_S):
+                        await self._wake.wait()
                 self._wake.clear()
                 # A database that is away for a while must not end the feed: the next look finds what was missed.
                 with contextlib.suppress(SQLAlchemyError, OSError):

@@ -113,3 +113,17 @@ async def test_closing_ends_subscriptions(fleet: FleetStore) -> None:
     await asyncio.sleep(0.05)
     await fleet.changes.close()
     assert await asyncio.wait_for(waiting, 5) == 0
+
+
+async def test_closing_right_after_a_commit_does_not_wait_for_ever(fleet: FleetStore) -> None:
+    feed = fleet.changes.subscribe()
+    waiting = asyncio.create_task(take(feed, 1))
+    await asyncio.sleep(0.05)
+    fleet.changes._wake.set()
+    await asyncio.sleep(0)  # the follower's wait is over, but the follower has not run yet
+    closing = asyncio.create_task(fleet.changes.close())
+    # Not wait_for: its cancellation would end the follower after all.
+    done, _ = await asyncio.wait({closing}, timeout=2)
+    closing.cancel()
+    waiting.cancel()
+    assert done == {closing}
