@@ -29,11 +29,11 @@ class LinkView:
 def may_carry(link: LinkView, links: Sequence[LinkView], precedence: Precedence, *, patience_s: float) -> bool:
     """Return whether `link`, one of `links`, should carry traffic of this precedence now.
 
-    | the links that are cheaper than this one | flash, priority | normal                | bulk           |
-    |------------------------------------------|-----------------|-----------------------|----------------|
-    | there are none                           | yes             | yes                   | if it may      |
-    | at least one is usable                   | no              | no                    | no             |
-    | all have been unusable for a while       | yes             | from `patience_s` on  | if it may      |
+    | the links that are cheaper than this one | flash, priority | normal               | bulk             |
+    |------------------------------------------|-----------------|----------------------|------------------|
+    | there are none                           | yes             | yes                  | if it may        |
+    | at least one is usable                   | no              | no                   | no               |
+    | all have been unusable for a while       | yes             | from `patience_s` on | then, if it may  |
     """
     if not link.usable or (precedence is Precedence.BULK and not link.bulk):
         return False

@@ -97,7 +97,7 @@ def trusted(*, truck: str | None = TRUCK, **options: Any) -> TrustedSet:
     return trust
 
 
-def refuses(trust: TrustedSet, error: type[PeerError], accept: Callable[[], object], match: str = "") -> None:
+def refuses(trust: TrustedSet, error: type[PeerError], accept: Callable[[], object], match: str | None = None) -> None:
     """Check that an acceptance fails with this very error and changes nothing."""
     before = (trust.root, trust.delegation, trust.highest)
     with pytest.raises(error, match=match) as raised:
@@ -429,7 +429,9 @@ def test_a_stolen_gateway_key_makes_a_truck_do_nothing() -> None:
     assert trust.accept_desired(sign_document(desired(entries=(entry,)), [GATEWAY]), NOW)
 
 
-@pytest.mark.parametrize(("signer", "kind"), itertools.product([OPERATOR, PUBLISHER, STRANGER, ROOTS[0]], DocumentKind))
+@pytest.mark.parametrize(
+    ("signer", "kind"), list(itertools.product([OPERATOR, PUBLISHER, STRANGER, ROOTS[0]], DocumentKind))
+)
 def test_no_key_below_the_root_signs_for_another_role(signer: cose.SigningKey, kind: DocumentKind) -> None:
     documents = {
         DocumentKind.ROOT: root(2),
