@@ -1,15 +1,17 @@
 """The gateway's CoAP side: one site that lets nothing through but EDHOC's first message and OSCORE requests.
 
 Before authentication every refusal looks the same (4.01 without a word): an unknown kid, a bad MAC and a plain request
-cannot be told apart, and no answer is much longer than its request. Behind OSCORE the request goes to the handler of
-its resource with the peer that sent it; an error of the peer is answered with its reason, one of ours with 5.00.
+cannot be told apart, and no answer is much longer than its request. While this side is at fault (its database is away)
+nothing is said at all, since a truck takes an answer without protection as the end of its session. Behind OSCORE the
+request goes to the handler of its resource with the peer that sent it; an error of the peer is answered with its
+reason, one of ours with 5.00.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
 
 import structlog
 from aiocoap import error, interfaces, oscore
@@ -17,13 +19,14 @@ from aiocoap.message import Message
 from aiocoap.numbers import codes
 from aiocoap.pipe import Pipe
 
+from gateway.admission import Admission
 from gateway.handshakes import Handshakes
 from gateway.peers import Peer, Peers
 from protocol.errors import PeerError
 from protocol.numbers import PATH_EDHOC, PATH_ENROL, PATH_EXCHANGE, Precedence
-from protocol.oscore import Secrets, split_combined
+from protocol.oscore import split_combined
 from store.account import Account
-from store.coapmeter import Meter
+from store.coapmeter import Meter, plain_host
 
 log = structlog.get_logger("gateway.coap")
 
@@ -60,13 +63,15 @@ class Site(interfaces.Resource):  # type: ignore[misc]
         peers: Peers,
         handshakes: Handshakes,
         handlers: dict[tuple[int, str], Handler],
+        admission: Admission | None = None,
     ) -> None:
         """`handlers` maps (request code, path) to a handler. Set `meter` once the socket is open."""
         self._peers = peers
         self._handshakes = handshakes
         self._handlers = handlers
+        self._admission = admission
+        self._finishing: dict[bytes, asyncio.Task[None]] = {}
         self.meter: Meter | None = None
-        self._joining: dict[bytes, Secrets] = {}
 
     async def needs_blockwise_assembly(self, request: Message) -> bool:
         """Never: no block of anything is kept for a stranger, and trucks do not need it."""
@@ -90,7 +95,7 @@ class Site(interfaces.Resource):  # type: ignore[misc]
         account = Account(Precedence.PRIORITY, "handshake")
         self._book(account)
         try:
-            message_2 = self._handshakes.begin(request.payload, self._peers.free_kid(self._handshakes.kids))
+            message_2 = self._handshakes.begin(request.payload, self._peers.free_kid(self._handshakes))
         except PeerError:
             return Message(code=codes.UNAUTHORIZED)
         response = Message(code=codes.CHANGED, payload=message_2)
@@ -99,23 +104,19 @@ class Site(interfaces.Resource):  # type: ignore[misc]
 
     async def _protected(self, pipe: Pipe, outer: Message) -> None:
         try:
-            peer, inner, request_id = await self._unprotect(outer)
-        except oscore.ReplayErrorWithEcho as challenge:
-            pipe.add_response(challenge.to_message(), is_last=True)
-            return
+            answer = await self._answer(outer)
         except (PeerError, ValueError, error.Error) as refusal:
             # Debug only: a stranger must not be able to fill the log.
             log.debug("request.unauthorized", address=outer.remote.hostinfo, reason=str(refusal))
-            pipe.add_response(Message(code=codes.UNAUTHORIZED), is_last=True)
-            return
-        response, account = await self._render(peer, outer, inner)
-        self._book(account)
-        response.account = account
-        await self._peers.ensure_sequences(peer)
-        protected, _ = peer.context.protect(response, request_id)
-        pipe.add_response(protected, is_last=True)
+            answer = Message(code=codes.UNAUTHORIZED)
+        except Exception:
+            log.exception("request.unanswered")
+            answer = Message(code=codes.SERVICE_UNAVAILABLE)
+            answer.opt.no_response = _SAY_NOTHING
+        pipe.add_response(answer, is_last=True)
 
-    async def _unprotect(self, outer: Message) -> tuple[Peer, Message, Any]:
+    async def _answer(self, outer: Message) -> Message:
+        """Return the protected answer to a protected request; raise of one that is not to be believed."""
         kid = oscore.verify_start(outer).get(oscore.COSE_KID)
         if kid is None:
             raise ValueError("no kid")
@@ -127,34 +128,56 @@ class Site(interfaces.Resource):  # type: ignore[misc]
         if peer is None:
             raise ValueError("unknown kid")
         await self._peers.ensure_sequences(peer)
-        inner, request_id = peer.context.unprotect(outer)
-        return peer, inner, request_id
+        try:
+            inner, request_id = peer.context.unprotect(outer)
+        except oscore.ReplayErrorWithEcho as challenge:
+            account = Account(Precedence.PRIORITY, "handshake", peer.truck, peer.link)
+            self._book(account)
+            protected = challenge.to_message()
+            protected.account = account
+            return protected
+        except (PeerError, ValueError, error.Error):
+            raise
+        except Exception as fault:
+            # Whatever a hostile option makes aiocoap trip over: it is the sender's fault.
+            raise ValueError(f"{type(fault).__name__} while unprotecting") from fault
+        if self._admission is not None and peer.truck is not None:
+            host, port = outer.remote.sockaddr[:2]
+            self._admission.proven((plain_host(host)[0], port))
+        response, account = await self._render(peer, outer, inner)
+        self._book(account)
+        response.account = account
+        await self._peers.ensure_sequences(peer)
+        protected, _ = peer.context.protect(response, request_id)
+        return protected
 
     async def _finish_handshake(self, kid: bytes, message_3: bytes) -> None:
-        # A retransmitted message_3 finds no pending handshake, but the context that the first one made.
+        # Until a truck hears an answer, message_3 rides on all that it sends: some arrive while the first is in work.
+        task = self._finishing.get(kid)
+        if task is None:
+            task = self._finishing[kid] = asyncio.create_task(self._finish_once(kid, message_3))
+            task.add_done_callback(lambda _: self._finishing.pop(kid, None))
+        await asyncio.shield(task)
+
+    async def _finish_once(self, kid: bytes, message_3: bytes) -> None:
         finished = await self._handshakes.finish(kid, message_3)
         if finished is None:
+            # A retransmitted message_3 finds no pending handshake, but the context that the first one made.
             return
         secrets, link, who = finished
         if isinstance(who, bytes):
-            self._joining[kid] = secrets
-            while len(self._joining) > 256:
-                del self._joining[next(iter(self._joining))]
             self._peers.add_joining(secrets, link, who)
         else:
             await self._peers.add(secrets, link, who)
             log.info("session.established", truck=who.name, link=link)
-
-    def secrets_of_joining(self, kid: bytes) -> Secrets:
-        """Return the secrets of a truck that joins, once: its enrolment makes its context durable."""
-        return self._joining.pop(kid)
 
     async def _render(self, peer: Peer, outer: Message, inner: Message) -> tuple[Message, Account]:
         path = "/".join(inner.opt.uri_path)
         account = Account(Precedence.NORMAL, "refused", peer.truck, peer.link)
         handler = self._handlers.get((int(inner.code), path))
         if handler is None or (peer.truck is None and path != PATH_ENROL):
-            return Message(code=codes.NOT_FOUND), account
+            known = peer.truck is not None and any(path == each for _, each in self._handlers)
+            return Message(code=codes.METHOD_NOT_ALLOWED if known else codes.NOT_FOUND), account
         if any(option.number.is_critical() and option.number not in _UNDERSTOOD for option in inner.opt.option_list()):
             return Message(code=codes.BAD_OPTION), account
         request = Request(peer, outer.remote.hostinfo, inner.payload, tuple(inner.opt.uri_query))
@@ -162,7 +185,8 @@ class Site(interfaces.Resource):  # type: ignore[misc]
             answer = await handler(request)
         except PeerError as refusal:
             log.warning("request.refused", truck=peer.truck, link=peer.link, path=path, reason=str(refusal))
-            return Message(code=codes.BAD_REQUEST, payload=str(refusal).encode()[:128]), account
+            reason = str(refusal).encode()[:_REASON_BYTES_MAX].decode("utf-8", "ignore")
+            return Message(code=codes.BAD_REQUEST, payload=reason.encode()), account
         except Exception:
             log.exception("request.failed", truck=peer.truck, link=peer.link, path=path)
             return Message(code=codes.INTERNAL_SERVER_ERROR), account
@@ -175,5 +199,8 @@ class Site(interfaces.Resource):  # type: ignore[misc]
             self.meter.attribute(account)
 
 
-# Uri-Path, Uri-Query and Echo are the critical or needed options that a handler's request may carry.
+# Uri-Path and Uri-Query are the critical options that a handler's request may carry.
 _UNDERSTOOD = frozenset({11, 15})
+_REASON_BYTES_MAX = 128
+# No-Response (RFC 7967): aiocoap then sends nothing, or the empty acknowledgement that a confirmable request waits for.
+_SAY_NOTHING = 0b11010

@@ -17,6 +17,7 @@ from pathlib import Path
 import structlog
 from prometheus_client import CollectorRegistry
 
+from gateway.admission import Admission
 from gateway.api.app import make_app
 from gateway.api.auth import new_token, token_sha256
 from gateway.api.server import ApiServer, start_api
@@ -114,6 +115,7 @@ class Gateway:
         self._data = data
         self._now_ms = clock_ms
         self._tasks: list[asyncio.Task[None]] = []
+        self._change_seen = 0
         self.fleet: FleetStore
         self.context: MeteredContext
         self.api: ApiServer
@@ -129,6 +131,7 @@ class Gateway:
         url = database_url(config, data)
         await migrate(url)
         self.fleet = await FleetStore.open(url)
+        self._change_seen = await self.fleet.changes.newest()
         blobs = BlobStore(data / "blobs")
         self.documents = Documents(self.fleet, keys.freshness, now_ms=self._now_ms)
         await self.documents.load()
@@ -144,14 +147,17 @@ class Gateway:
             gateway_key=keys.exchange.public,
             now_ms=self._now_ms,
         )
-        site = Site(peers, Handshakes(keys.exchange, self.fleet, now=time.monotonic), handlers.table())
-        handlers.site = site
+        admission = Admission(monotonic=time.monotonic)
+        handshakes = Handshakes(keys.exchange, self.fleet, now=time.monotonic)
+        site = Site(peers, handshakes, handlers.table(), admission)
         self._ledger = GatewayLedger(self.fleet, now_ms=self._now_ms)
         self.context = await server_context(
             site,
             bind=split_listen(config.coap.listen),
             on_datagram=self._ledger.on_datagram,
             on_attribution=self._ledger.on_attribution,
+            before_send=admission.check_answer,
+            admit=admission.admit,
         )
         site.meter = self.context.meter
         telemetry = Telemetry(self.fleet)
@@ -211,9 +217,10 @@ class Gateway:
         return JoinCode(truck, self._config.coap.public, secret, self._exchange_public, root).text()
 
     async def _watch_trucks(self, peers: Peers) -> None:
-        async for change in self.fleet.changes.subscribe():
-            if change.truck is not None and change.kind.startswith("truck"):
-                peers.changed(change.truck)
+        # Begun anew after a failure, it hears what was committed in between.
+        async for change in self.fleet.changes.subscribe(after=self._change_seen):
+            self._change_seen = change.id
+            peers.changed(change)
 
 
 async def _forever(name: str, work: Callable[[], object]) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import structlog
 from aiocoap.numbers import codes
 
-from gateway.coap import Answer, Handler, Request, Site
+from gateway.coap import Answer, Handler, Request
 from gateway.documents import Documents
 from gateway.ingest import Ingest
 from gateway.packs import Packs
@@ -29,6 +29,7 @@ from protocol.numbers import (
     ParcelKind,
     Precedence,
 )
+from store.fleet.errors import EnrolmentError, EnrolmentReason
 from store.fleet.fleet import FleetStore
 from store.fleet.records import TruckRecord
 
@@ -58,7 +59,6 @@ class Handlers:
         self._packs = packs
         self._gateway_key = gateway_key
         self._now_ms = now_ms
-        self.site: Site | None = None
 
     def table(self) -> dict[tuple[int, str], Handler]:
         """Return the map that the site dispatches by."""
@@ -75,9 +75,13 @@ class Handlers:
         truck = _truck(request)
         upload = Upload.decode(request.payload)
         ack, kinds = await self._ingest.upload(truck, request.peer.link, upload)
-        await self._fleet.heard(truck.name, request.peer.link, self._now_ms(), request.address)
-        fresh = await self._fleet.truck(truck.name) or truck
-        request.peer.record = fresh
+        if not upload.parcels:
+            # Parcels say so themselves, in the transaction that stores them.
+            await self._fleet.heard(truck.name, request.peer.link, self._now_ms(), request.address)
+        if ParcelKind.RECEIPT in kinds:
+            # The feed will say so too, but this very answer should not name what the receipt has just reported.
+            self._peers.forget_record(truck.name)
+        fresh = await self._peers.record(truck.name) or truck
         desired = fresh.desired_digest if fresh.desired_digest != fresh.desired_reported else None
         answer = Ack(
             cumulative=ack.cumulative,
@@ -133,18 +137,13 @@ class Handlers:
         credential = request.peer.credential
         proof = enrol_proof(ask.truck, ask.secret, ask.signing_key, credential, self._gateway_key)
         cose.verify(ask.signing_key, proof, ask.proof)
+        root = self._documents.root_digest
+        if root is None:
+            # Before the code is used up: it is good for one enrolment.
+            raise PeerError("this gateway has no root yet")
         if request.peer.truck is None:
-            record = await self._fleet.redeem_enrolment(
-                hashlib.sha256(ask.secret).digest(),
-                ask.truck,
-                ask.signing_key,
-                credential,
-                edhoc.credential_kid(credential),
-                self._now_ms(),
-            )
-            if self.site is None:
-                raise RuntimeError("the site must be known before anybody enrols")
-            await self._peers.enrolled(request.peer, self.site.secrets_of_joining(request.peer.kid), record)
+            record = await self._redeem(ask, credential)
+            await self._peers.enrolled(request.peer, record)
             await self._documents.refresh(record)
             log.info("truck.enrolled", truck=record.name, group=record.group)
         else:
@@ -152,11 +151,31 @@ class Handlers:
             record = _truck(request)
             if record.signing_key != ask.signing_key or record.name != ask.truck:
                 raise PeerError("this context belongs to another truck")
-        root = self._documents.root_digest
-        if root is None:
-            raise PeerError("this gateway has no root yet")
         answer = Enrolled(group=record.group, root=root, time_s=self._now_ms() // 1000)
         return Answer(answer.encode(), "enrol", Precedence.PRIORITY)
+
+    async def _redeem(self, ask: EnrolRequest, credential: bytes) -> TruckRecord:
+        """Use up a code; a truck that never heard the answer and begins anew with the same keys is let in again."""
+        try:
+            return await self._fleet.redeem_enrolment(
+                hashlib.sha256(ask.secret).digest(),
+                ask.truck,
+                ask.signing_key,
+                credential,
+                edhoc.credential_kid(credential),
+                self._now_ms(),
+            )
+        except EnrolmentError as refusal:
+            record = await self._fleet.truck(ask.truck)
+            is_same = (
+                refusal.reason is EnrolmentReason.USED
+                and record is not None
+                and record.revoked_ms is None
+                and (record.signing_key, record.credential) == (ask.signing_key, credential)
+            )
+            if not is_same or record is None:
+                raise
+            return record
 
 
 def _truck(request: Request) -> TruckRecord:

@@ -28,10 +28,13 @@ class Handshakes:
         self._now = now
         self._pending: OrderedDict[bytes, tuple[float, Responder]] = OrderedDict()
 
-    @property
-    def kids(self) -> set[bytes]:
-        """The connection identifiers given out and not used yet."""
-        return set(self._pending)
+    def __contains__(self, kid: object) -> bool:
+        """Return whether a connection identifier was given out and not used yet."""
+        return kid in self._pending
+
+    def __len__(self) -> int:
+        """Return how many handshakes wait."""
+        return len(self._pending)
 
     def begin(self, payload: bytes, kid: bytes) -> bytes:
         """Return message_2; the oldest pending handshake makes room when the table is full."""

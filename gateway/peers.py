@@ -3,37 +3,54 @@
 A context belongs to one link of one truck, so the kid of a request already says both. After a restart its replay window
 is unknown and the first request is answered with an Echo challenge. The gateway's own sequence numbers (used only for
 answers that cannot reuse a request's nonce) are reserved in the database before use.
+
+Anybody may finish a handshake with a key of their own and so become a peer that may only enrol: those are few, in
+memory only, and in a table of their own, so that they never push out a truck.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Container
+from dataclasses import dataclass, field
 
 from aiocoap import oscore
 
+from protocol.errors import PeerError
 from protocol.numbers import OSCORE_KID_BYTES, OSCORE_SEQUENCE_BLOCK
 from protocol.oscore import LinkContext, Secrets
+from store.fleet.errors import StaleContextError
 from store.fleet.fleet import FleetStore
-from store.fleet.records import ContextRecord, TruckRecord
+from store.fleet.records import Change, ContextRecord, TruckRecord
 
 _CACHED_MAX = 50_000
-_TRUCK_FRESH_MS = 15_000  # a revocation made by another gateway process takes effect within this time
+_JOINING_MAX = 256
+# The change feed says when a truck's record changed; should it ever fail, a revocation is heard of this late.
+_RECORD_FRESH_MS = 30_000
 _LOW_WATER = 32
+_CHANGES_OF_A_RECORD = frozenset({"truck", "revoked", "desired", "receipt"})
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Peer:
-    """Who sent a request: a truck and its link; `truck` is None while it joins and may only enrol."""
+    """Who sent a request: a truck and its link; `truck` is None while it joins and may only enrol.
+
+    `record` is the truck's, as fresh as the latest `Peers.find`.
+    """
 
     context: LinkContext
+    secrets: Secrets
     truck: str | None
     link: str
-    kid: bytes
     credential: bytes
     record: TruckRecord | None = None
-    checked_ms: int = 0
+    reserving: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def kid(self) -> bytes:
+        """The key id that its requests name."""
+        return self.secrets.recipient_id
 
 
 class Peers:
@@ -44,72 +61,118 @@ class Peers:
         self._entropy = entropy
         self._now_ms = now_ms
         self._peers: OrderedDict[bytes, Peer] = OrderedDict()
+        self._kids: dict[str, set[bytes]] = {}
+        self._joining: OrderedDict[bytes, Peer] = OrderedDict()
+        self._records: OrderedDict[str, tuple[TruckRecord, int]] = OrderedDict()
 
-    def free_kid(self, taken: set[bytes]) -> bytes:
-        """Return a kid that nobody uses here; the insert of its context makes sure of it fleet-wide."""
+    def free_kid(self, taken: Container[bytes]) -> bytes:
+        """Return a kid that nobody uses here; `add` makes sure of it fleet-wide."""
         while True:
             kid = self._entropy(OSCORE_KID_BYTES)
-            if kid not in self._peers and kid not in taken:
+            if kid not in self._peers and kid not in self._joining and kid not in taken:
                 return kid
 
     async def find(self, kid: bytes) -> Peer | None:
         """Return the peer that sends under `kid`, with its truck record fresh, or None: unknown or revoked."""
-        peer = self._peers.get(kid)
-        if peer is None:
-            peer = await self._load(kid)
-            if peer is None:
-                return None
-        self._peers.move_to_end(kid)
-        if peer.truck is not None and not await self._still_enrolled(peer):
+        joining = self._joining.get(kid)
+        if joining is not None:
+            return joining
+        peer = self._peers.get(kid) or await self._load(kid)
+        if peer is None or peer.truck is None:
             return None
+        peer.record = await self.record(peer.truck)
+        if peer.record is None or peer.record.revoked_ms is not None:
+            self.forget_truck(peer.truck)
+            return None
+        if kid in self._peers:
+            self._peers.move_to_end(kid)
         return peer
+
+    async def record(self, truck: str) -> TruckRecord | None:
+        """Return a truck's record: from memory while the change feed says nothing of it, else from the database."""
+        record, read_ms = self._records.get(truck, (None, 0))
+        now_ms = self._now_ms()
+        # A clock that was set back must not make a record fresh for ever.
+        if record is not None and 0 <= now_ms - read_ms <= _RECORD_FRESH_MS:
+            return record
+        record = await self._fleet.truck(truck)
+        if record is not None:
+            self._note(record)
+        return record
 
     def add_joining(self, secrets: Secrets, link: str, credential: bytes) -> Peer:
         """Keep the context of a truck that has not enrolled yet; it lives in memory only."""
-        context = LinkContext(secrets, first_sequence=0, reserve=_no_reservation, echo=None)
-        context.reserved_below = OSCORE_SEQUENCE_BLOCK
-        return self._keep(Peer(context, None, link, secrets.recipient_id, credential))
+        peer = Peer(_new_context(secrets), secrets, None, link, credential)
+        self._joining[peer.kid] = peer
+        if len(self._joining) > _JOINING_MAX:
+            self._joining.popitem(last=False)
+        return peer
 
     async def add(self, secrets: Secrets, link: str, record: TruckRecord) -> Peer:
-        """Make the context of a truck that has just finished EDHOC durable; older ones of that link end with it."""
-        await self._store(secrets, record.name, link)
-        context = LinkContext(secrets, first_sequence=0, reserve=_no_reservation, echo=None)
-        context.reserved_below = OSCORE_SEQUENCE_BLOCK
-        peer = Peer(context, record.name, link, secrets.recipient_id, record.credential, record, self._now_ms())
-        for kid in [kid for kid, old in self._peers.items() if old.truck == record.name and old.link == link]:
-            del self._peers[kid]
-        return self._keep(peer)
+        """Make the context of a truck that has just finished EDHOC durable; older ones of that link end with it.
 
-    async def enrolled(self, peer: Peer, secrets: Secrets, record: TruckRecord) -> None:
+        Raises `PeerError` if its kid is in use after all: the truck begins another handshake.
+        """
+        await self._store(secrets, record.name, link)
+        for kid in list(self._kids.get(record.name, ())):
+            if self._peers[kid].link == link:
+                self._drop(kid)
+        self._note(record)
+        return self._keep(Peer(_new_context(secrets), secrets, record.name, link, record.credential, record))
+
+    async def enrolled(self, peer: Peer, record: TruckRecord) -> None:
         """Turn a joining peer into the truck that it has just become; contexts of its former keys end."""
-        for kid in [kid for kid, old in self._peers.items() if old.truck == record.name]:
-            del self._peers[kid]
-        await self._store(secrets, record.name, peer.link)
-        peer.truck, peer.record, peer.checked_ms = record.name, record, self._now_ms()
+        self.forget_truck(record.name)
+        await self._store(peer.secrets, record.name, peer.link)
+        self._joining.pop(peer.kid, None)
+        peer.truck, peer.record = record.name, record
+        self._note(record)
+        self._keep(peer)
 
     def forget_truck(self, truck: str) -> None:
-        """Drop a truck's contexts at once (revoked here)."""
-        for kid in [kid for kid, peer in self._peers.items() if peer.truck == truck]:
-            del self._peers[kid]
+        """Drop what is held in memory of a truck; what is in the database is read again if it is asked for."""
+        self._records.pop(truck, None)
+        for kid in list(self._kids.get(truck, ())):
+            self._drop(kid)
 
-    def changed(self, truck: str) -> None:
-        """Have the truck's record read again at its next request."""
-        for peer in self._peers.values():
-            if peer.truck == truck:
-                peer.checked_ms = 0
+    def forget_record(self, truck: str) -> None:
+        """Have a truck's record read again when it is next asked for."""
+        self._records.pop(truck, None)
+
+    def changed(self, change: Change) -> None:
+        """Hear of a change: have the truck's record read again at its next request."""
+        if change.kind == "gap":
+            self._records.clear()
+        elif change.truck is not None and change.kind in _CHANGES_OF_A_RECORD:
+            self.forget_record(change.truck)
 
     async def ensure_sequences(self, peer: Peer) -> None:
-        """Reserve more sequence numbers before the block runs out, so that protecting an answer never waits."""
+        """Reserve more sequence numbers before the block runs out, so that protecting an answer never waits.
+
+        Raises `PeerError` when the context has ended meanwhile.
+        """
         context = peer.context
-        if context.reserved_below - context.sender_sequence_number < _LOW_WATER and peer.truck is not None:
-            below = context.sender_sequence_number + OSCORE_SEQUENCE_BLOCK
-            await self._fleet.reserve_sequences(peer.kid, below)
+        if peer.truck is None or context.reserved_below - context.sender_sequence_number >= _LOW_WATER:
+            return
+        async with peer.reserving:
+            if context.reserved_below - context.sender_sequence_number >= _LOW_WATER:
+                return
+            below = max(context.sender_sequence_number, context.reserved_below) + OSCORE_SEQUENCE_BLOCK
+            try:
+                await self._fleet.reserve_sequences(peer.kid, below)
+            except StaleContextError as error:
+                self._drop(peer.kid)
+                raise PeerError(str(error)) from error
             context.reserved_below = below
 
     async def _store(self, secrets: Secrets, truck: str, link: str) -> None:
+        kid = secrets.recipient_id
+        taken = await self._fleet.context(kid)
+        if taken is not None and (taken.truck, taken.link) != (truck, link):
+            raise PeerError(f"the kid {kid.hex()} is in use")
         await self._fleet.put_context(
             ContextRecord(
-                kid=secrets.recipient_id,
+                kid=kid,
                 peer_id=secrets.sender_id,
                 truck=truck,
                 link=link,
@@ -119,15 +182,19 @@ class Peers:
                 created_ms=self._now_ms(),
             )
         )
-        await self._fleet.delete_contexts(truck, keep_kids=(secrets.recipient_id,), link=link)
+        await self._fleet.delete_contexts(truck, keep_kids=(kid,), link=link)
 
     async def _load(self, kid: bytes) -> Peer | None:
         stored = await self._fleet.context(kid)
         if stored is None:
             return None
-        record = await self._fleet.truck(stored.truck)
+        record = await self.record(stored.truck)
         if record is None or record.revoked_ms is not None:
             return None
+        present = self._peers.get(kid)
+        if present is not None:
+            # Another request of the same burst was quicker. Two contexts would count the same numbers twice.
+            return present
         secrets = Secrets(stored.master_secret, stored.master_salt, stored.peer_id, stored.kid)
         context = LinkContext(
             secrets,
@@ -135,20 +202,37 @@ class Peers:
             reserve=_no_reservation,
             echo=self._entropy(8),
         )
-        return self._keep(Peer(context, stored.truck, stored.link, kid, record.credential, record, self._now_ms()))
+        return self._keep(Peer(context, secrets, stored.truck, stored.link, record.credential, record))
 
-    async def _still_enrolled(self, peer: Peer) -> bool:
-        now_ms = self._now_ms()
-        if peer.truck is not None and now_ms - peer.checked_ms > _TRUCK_FRESH_MS:
-            peer.record = await self._fleet.truck(peer.truck)
-            peer.checked_ms = now_ms
-        return peer.record is not None and peer.record.revoked_ms is None
+    def _note(self, record: TruckRecord) -> None:
+        self._records[record.name] = (record, self._now_ms())
+        self._records.move_to_end(record.name)
+        if len(self._records) > _CACHED_MAX:
+            self._records.popitem(last=False)
 
     def _keep(self, peer: Peer) -> Peer:
+        assert peer.truck is not None
         self._peers[peer.kid] = peer
-        while len(self._peers) > _CACHED_MAX:
-            self._peers.popitem(last=False)
+        self._kids.setdefault(peer.truck, set()).add(peer.kid)
+        if len(self._peers) > _CACHED_MAX:
+            self._drop(next(iter(self._peers)))
         return peer
+
+    def _drop(self, kid: bytes) -> None:
+        peer = self._peers.pop(kid, None)
+        if peer is None or peer.truck is None:
+            return
+        kids = self._kids[peer.truck]
+        kids.discard(kid)
+        if not kids:
+            del self._kids[peer.truck]
+
+
+def _new_context(secrets: Secrets) -> LinkContext:
+    context = LinkContext(secrets, first_sequence=0, reserve=_no_reservation, echo=None)
+    # A joining peer's are never used up: its answers reuse the nonces of its requests.
+    context.reserved_below = OSCORE_SEQUENCE_BLOCK
+    return context
 
 
 def _no_reservation(below: int) -> None:
