@@ -347,6 +347,15 @@ class Ledger:
         account = self._accounts.get(self.period if period is None else period, link)
         return account.flash + account.other + account.held_flash + account.held_other
 
+    def booked(self, link: str) -> int:
+        """Return the bytes that were carried in the open period, without what is only promised."""
+        book, account = self._books[link], self._accounts.get(self.period, link)
+        return account.flash + account.other + book.booked.flash + book.booked.other
+
+    def cap_bytes(self, link: str) -> int | None:
+        """Return a link's cap for a period; None when it has none."""
+        return self._caps.get(link, Cap(0)).bytes_max
+
     def left(self, link: str, precedence: Precedence, *, period: int | None) -> int | None:
         """Return how many bytes this precedence could reserve now; None when the link has no cap."""
         self._turn(period)

@@ -66,6 +66,15 @@ def test_a_promise_is_in_the_database_before_it_is_given(links, tmp_path: Path) 
     assert ledger.spent("sat") == 4_000
 
 
+def test_what_was_carried_is_told_apart_from_what_is_promised(links) -> None:
+    ledger = links({"sat": Cap(100_000, 0)}, slice_bytes=10_000).ledger
+    spend(ledger, 300)
+    ledger.reserve("sat", NORMAL, "batch", 700, period=NOVEMBER)
+    assert (ledger.booked("sat"), ledger.spent("sat"), ledger.cap_bytes("sat")) == (300, 10_000, 100_000)
+    ledger.flush()
+    assert ledger.booked("sat") == 300
+
+
 def test_a_slice_is_one_commit_for_many_datagrams(links) -> None:
     opened = links(slice_bytes=10_000)
     spend(opened.ledger, 100)
