@@ -101,14 +101,13 @@ class Situation:
     def _link(self, name: str) -> LinkStatus:
         edge = self._edge
         link = next(each for each in edge.links if each.name == name)
-        spent = edge.ledger.spent(name)
         left = edge.ledger.left(name, Precedence.FLASH, period=edge.period())
         contact = link.last_contact
         return LinkStatus(
             name=name,
             usable=link.usable if contact is not None or not link.usable else None,
-            spent_bytes=spent,
-            budget_bytes=None if left is None else spent + left,
+            spent_bytes=edge.ledger.booked(name),
+            budget_bytes=edge.ledger.cap_bytes(name),
             left_bytes=left,
             rtt_s=link.rtt_s,
             loss=link.loss,
