@@ -154,3 +154,34 @@ def test_a_credential_has_one_form() -> None:
 def test_a_private_key_is_never_printed() -> None:
     assert TRUCK.private.hex() not in repr(TRUCK)
     assert repr(TRUCK.private) not in repr(TRUCK)
+
+
+# No point of P-256 has this x coordinate; lakers panics on one, past `except Exception`, and from anybody.
+OFF_CURVE = (7).to_bytes(32, "big")
+
+
+def test_message_1_with_a_key_off_the_curve_is_refused() -> None:
+    with pytest.raises(MalformedError, match="no point"):
+        Responder(GATEWAY).answer(b"\xf5\x03\x02\x58\x20" + OFF_CURVE + b"\x00", KID)
+
+
+def test_message_2_with_a_key_off_the_curve_is_refused() -> None:
+    initiator, _, _ = begun()
+    with pytest.raises(MalformedError, match="no point"):
+        initiator.finish(cbor.encode(OFF_CURVE + bytes(20)))
+
+
+@pytest.mark.parametrize("message_3", [b"", b"\x40", b"\x48" + bytes(8), b"\xff" * 10, bytes(200), b"\x58\x1e"])
+def test_message_3_that_is_no_ciphertext_makes_nothing_panic(
+    message_3: bytes, capfd: pytest.CaptureFixture[str]
+) -> None:
+    _, responder, _ = begun()
+    with pytest.raises(MalformedError):
+        responder.read_message_3(message_3)
+    assert "panicked" not in capfd.readouterr().err
+
+
+def test_a_list_of_suites_is_read_past() -> None:
+    """An initiator that would prefer another suite names ours last (RFC 9528 section 6.3.2)."""
+    first = Initiator(TRUCK, GATEWAY.public, link="sat", joining=False).message_1()
+    assert len(Responder(GATEWAY).answer(first[:2] + b"\x82\x03\x02" + first[3:], KID)) == 54
