@@ -89,6 +89,8 @@ def decode_pack(read: Callable[[int], bytes], size: int) -> Iterator[bytes]:
     if sum(frame.size for frame in frames) != size:
         raise MalformedError("the pack does not hold as many bytes as the manifest asks for")
     for frame in frames:
+        if frame.codec is FrameCodec.STORED and frame.packed != frame.size:
+            raise MalformedError("a stored frame of the pack has two sizes")
         body = _exactly(read, frame.packed)
         yield body if frame.codec is FrameCodec.STORED else _decompress(body, frame.size)
 
