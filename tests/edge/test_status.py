@@ -89,7 +89,21 @@ def test_the_structs_are_the_json():
         "budget_bytes": 30_000_000,
         "left_bytes": 28_000_000,
         "last_contact_age_s": 95.0,
+        "rtt_s": None,
+        "loss": None,
+        "rtt_s": None,
+        "loss": None,
+        "note": "",
     }
+
+
+def test_a_link_says_why_it_carries_nothing():
+    note = "the budget of this month is used up: only flash may use the reserve"
+    lines = render_status(replace(NEW, links=(LinkStatus("lte", True, 10, 10, 0), LinkStatus("sat", True, 9, note=note))))
+    found = lines.splitlines()
+    assert found[found.index(f"sat: {note}") - 1].startswith("sat ")
+    assert found[found.index(f"sat: {note}") + 1] == ""
+    assert "lte:" not in lines
     assert value["clock"]["state"] == "synced"
 
 
