@@ -2,6 +2,9 @@
 
 Where it is lies with each batch in the database and is committed with the sums, so a crash neither loses nor doubles
 one, and several gateways may run this over one database: who comes second is told, and looks again.
+
+Batches come in by their signature alone: here they are decoded for the first time. So this is where a batch gets its
+exact times, and where one that does not decode is put aside for a person to look at.
 """
 
 from __future__ import annotations
@@ -11,9 +14,9 @@ from collections.abc import Sequence
 
 import structlog
 
-from gateway.telemetry import SchemaCache, roll_up
+from gateway.telemetry import DecodedBatch, SchemaCache, roll_up
 from store.fleet.errors import RolledUpError
-from store.fleet.evidence import BatchRecord
+from store.fleet.evidence import BatchRecord, BatchSpan
 from store.fleet.fleet import FleetStore
 
 _BATCHES = 64
@@ -47,12 +50,29 @@ class RollupTask:
         return done
 
     async def _add(self, records: Sequence[BatchRecord]) -> int:
-        # A batch that does not decode is marked, too, with nothing to add: it must not hold up those behind it.
-        decoded = [(record.key.truck, batch) for record, batch in await self._schemas.decode(records)]
-        rollups = await asyncio.to_thread(roll_up, decoded)
+        decoded = await self._schemas.decode(records)
+        rollups = await asyncio.to_thread(roll_up, [(record.key.truck, batch) for record, batch in decoded])
+        spans = [span for record, batch in decoded if (span := _span(record, batch)) is not None]
         try:
-            await self._fleet.add_rollups([record.key for record in records], rollups)
+            # A batch that does not decode is marked, too, with nothing to add: it must not hold up those behind it.
+            await self._fleet.add_rollups([record.key for record in records], rollups, spans)
         except RolledUpError:
             _log.info("rollups.raced", batches=len(records))
             return 0
+        sound = {record.id for record, _ in decoded}
+        for record in records:
+            if record.id not in sound:
+                key = record.key
+                await self._fleet.quarantine(
+                    key.truck, key.epoch, key.sequence, record.sealed, "the batch does not decode", record.received_ms
+                )
         return len(records)
+
+
+def _span(record: BatchRecord, batch: DecodedBatch) -> BatchSpan | None:
+    """Return when the rows were, or None if that is what the record says."""
+    times = [time_ms for time_ms, _ in batch.rows]
+    if not times:
+        return None
+    span = BatchSpan(record.id, min(times), max(times))
+    return None if (span.first_ms, span.last_ms) == (record.first_ms, record.last_ms) else span

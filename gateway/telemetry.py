@@ -1,8 +1,8 @@
 """Telemetry on query: signed batches are decoded when somebody asks, steps of hours and days come from rollups.
 
 No sample lies in a table: what is stored is what the truck signed, and what is answered is decoded from it. Decoding
-runs in a thread, page by page, so that a long question does not hold up the trucks. Bodies were decoded once before
-they were stored, so one that does not decode now is damaged: it is skipped, logged, and found by `scrub`.
+runs in a thread, page by page, so that a long question does not hold up the trucks. A body that does not decode, though
+its truck signed it, is skipped and logged; the rollup task puts it aside.
 """
 
 from __future__ import annotations

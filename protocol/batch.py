@@ -17,7 +17,7 @@ from typing import Final
 from protocol import bodies
 from protocol.errors import LocalError, MalformedError
 from protocol.rangecoder import RangeDecoder, RangeEncoder
-from protocol.rows import Row, RowModel, check_row
+from protocol.rows import Row, RowModel, check_row, first_time
 from protocol.schema import Codec, Schema
 
 ROWS_MAX: Final = 4096
@@ -46,6 +46,23 @@ def decode(schema: Schema, body: bytes, *, rows_max: int = ROWS_MAX, base: Row |
     rows = [model.code(decoder, blank) for _ in range(count)]
     decoder.finish()
     return rows
+
+
+def peek(schema: Schema, body: bytes, *, rows_max: int = ROWS_MAX) -> tuple[int, int]:
+    """Return the time of the first row (in ticks) and the number of rows of a body without a base.
+
+    Of a range-coded body nothing else is read, which is some hundred times quicker than `decode`: that these are what
+    the body really holds is known only once it was decoded. Raises `MalformedError`, also for a body without rows.
+    """
+    if schema.codec in FALLBACKS:
+        rows = decode(schema, body, rows_max=rows_max)
+        count, first = len(rows), rows[0][0] if rows else 0
+    else:
+        count, at = _read_count(body, rows_max)
+        first = first_time(RangeDecoder(body[at:]), schema) if count else 0
+    if not count:
+        raise MalformedError("a batch without rows")
+    return first, count
 
 
 class BatchEncoder:

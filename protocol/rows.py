@@ -101,7 +101,7 @@ class RowModel:
 
     def _code_time(self, coder: Coder, time: int) -> int:
         if self._time is None:
-            time = self._code_first_time(coder, time)
+            time = code_first_time(coder, time, self._period, self._time_zero)
         else:
             expected = self._time + self._period
             time = expected + self._time_model.code(coder, time - expected, _TIME_ACTIVITY)
@@ -110,22 +110,32 @@ class RowModel:
         self._time = time
         return time
 
-    def _code_first_time(self, coder: Coder, time: int) -> int:
-        periods, phase = divmod(time - self._time_zero, self._period)
-        size = abs(periods)
-        length = coder.raw(size.bit_length(), _LENGTH_BITS)
-        if length:
-            size = 1 << length - 1 | coder.raw(size & (1 << length - 1) - 1, length - 1)
-            periods = -size if coder.bit(periods < 0, _RARE) else size
-        else:
-            periods = 0
-        if coder.bit(phase != 0, PROBABILITY_ONE >> 1):
-            phase = coder.raw(phase, self._period.bit_length())
-            if not 0 < phase < self._period:
-                raise MalformedError("a decoded time has an impossible phase")
-        else:
-            phase = 0
-        return self._time_zero + periods * self._period + phase
+
+def first_time(coder: Coder, schema: Schema) -> int:
+    """Return the time of the first row of a body that has no base; it is coded first, so nothing else is decoded."""
+    time = code_first_time(coder, 0, schema.period_ticks, _EPOCH_S * schema.ticks_per_s)
+    if not TIME_MIN <= time <= TIME_MAX:
+        raise MalformedError("a decoded time is out of bounds")
+    return time
+
+
+def code_first_time(coder: Coder, time: int, period: int, zero: int) -> int:
+    """Code a time as periods since `zero`, and what is left of one."""
+    periods, phase = divmod(time - zero, period)
+    size = abs(periods)
+    length = coder.raw(size.bit_length(), _LENGTH_BITS)
+    if length:
+        size = 1 << length - 1 | coder.raw(size & (1 << length - 1) - 1, length - 1)
+        periods = -size if coder.bit(periods < 0, _RARE) else size
+    else:
+        periods = 0
+    if coder.bit(phase != 0, PROBABILITY_ONE >> 1):
+        phase = coder.raw(phase, period.bit_length())
+        if not 0 < phase < period:
+            raise MalformedError("a decoded time has an impossible phase")
+    else:
+        phase = 0
+    return zero + periods * period + phase
 
 
 class ChannelState:

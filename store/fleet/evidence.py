@@ -16,6 +16,7 @@ from protocol.numbers import DocumentKind, Outcome, ParcelKind, Precedence
 class BatchPart:
     """A telemetry batch. Without `schema_digest` it is parked, and `first_ms`, `last_ms` and `rows` may be None.
 
+    The times may be what the batch's head promises: `add_rollups` corrects them when the batch has been decoded.
     With a `boot` the times are monotonic milliseconds of that boot until `set_clock` tells its offset.
     """
 
@@ -205,6 +206,15 @@ class UnparkedBatch:
     first_ms: int
     last_ms: int
     rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class BatchSpan:
+    """When the rows of a batch really were, in wall time, once somebody has decoded it; `id` is the record's."""
+
+    id: int
+    first_ms: int
+    last_ms: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,17 +10,22 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import asdict
 
-from sqlalchemy import and_, case, select, tuple_, update
+from sqlalchemy import and_, bindparam, case, select, tuple_, update
 from sqlalchemy.exc import DBAPIError
 
 from store.fleet.database import Database, FleetPart, Transaction, may_start_over
 from store.fleet.errors import RolledUpError
-from store.fleet.evidence import HOUR_MS, BatchRecord, BatchState, ParcelKey, Rollup
+from store.fleet.evidence import HOUR_MS, BatchRecord, BatchSpan, BatchState, ParcelKey, Rollup
 from store.fleet.limits import PAGE_MAX, TRANSACTION_ATTEMPTS_MAX
 from store.fleet.schemas import OPEN
 from store.fleet.tables import batches, parcels, rollups
 from store.fleet.telemetry import batch_record, select_batches
 
+_CORRECT = (
+    update(batches)
+    .where(batches.c.id == bindparam("parcel_id"))
+    .values(first_ms=bindparam("from_ms"), last_ms=bindparam("to_ms"))
+)
 _READY = batches.c.state == int(BatchState.READY)
 
 
@@ -33,8 +38,10 @@ class Rollups(FleetPart):
         async with self._database.read() as connection:
             return [batch_record(row) for row in await connection.execute(query)]
 
-    async def add_rollups(self, rolled: Sequence[ParcelKey], values: Sequence[Rollup]) -> None:
-        """Add the values of these batches and mark the batches, both or neither.
+    async def add_rollups(
+        self, rolled: Sequence[ParcelKey], values: Sequence[Rollup], spans: Sequence[BatchSpan] = ()
+    ) -> None:
+        """Add the values of these batches, mark the batches, and correct the times of those in `spans`: all or nothing.
 
         Raise `RolledUpError` if one of them is not waiting any more (another process was quicker): nothing is added,
         and `pending_rollups` says what is left to do.
@@ -44,6 +51,11 @@ class Rollups(FleetPart):
                 async with self._database.write() as transaction:
                     await _mark(transaction, rolled)
                     await _merge(self._database, transaction, values)
+                    if spans:
+                        await transaction.execute(
+                            _CORRECT,
+                            [{"parcel_id": span.id, "from_ms": span.first_ms, "to_ms": span.last_ms} for span in spans],
+                        )
                 return
             except DBAPIError as error:
                 if attempt == TRANSACTION_ATTEMPTS_MAX or not may_start_over(error):

@@ -49,11 +49,11 @@ async def test_a_lost_race_adds_nothing_twice(fleet: FleetStore, monkeypatch: py
     add = fleet.add_rollups
     raced = []
 
-    async def slower(keys, values) -> None:
+    async def slower(keys, values, spans) -> None:
         if not raced:
             raced.append(True)
-            await add(keys, values)  # the other gateway commits first
-        await add(keys, values)
+            await add(keys, values, spans)  # the other gateway commits first
+        await add(keys, values, spans)
 
     monkeypatch.setattr(fleet, "add_rollups", slower)
     assert await RollupTask(fleet).catch_up() == 0
@@ -70,3 +70,24 @@ async def test_a_damaged_batch_does_not_hold_up_the_rest(fleet: FleetStore) -> N
     assert await RollupTask(fleet).catch_up() == 2
     assert (await hours(fleet))["bat_v"].count == 1
     assert await fleet.pending_rollups() == []
+
+
+async def test_a_batch_gets_its_exact_times_when_it_is_decoded(fleet: FleetStore) -> None:
+    truck = await add_truck(fleet)
+    await truck.register()
+    rows = [(START_S, (2600, 5)), (START_S + 600, (2601, 5)), (START_S - 60, (2602, 5))]
+    await truck.batch(rows)
+    (before,) = await fleet.pending_rollups()
+    await fleet.unpark([])
+    await RollupTask(fleet).catch_up()
+    (after,) = await fleet.batches("ke-arrow", 0, START_S * 2000)
+    assert before.id == after.id
+    assert (after.first_ms, after.last_ms) == ((START_S - 60) * 1000, (START_S + 600) * 1000)
+
+
+async def test_a_batch_that_does_not_decode_is_put_aside(fleet: FleetStore) -> None:
+    truck = await add_truck(fleet)
+    await truck.register()
+    await truck.batch([(START_S, (2600, 5))], body=b"\xff\xff\xff")
+    assert await RollupTask(fleet).catch_up() == 1
+    assert [each.sequence for each in await fleet.quarantined("ke-arrow")] == [2]

