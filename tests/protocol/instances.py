@@ -34,8 +34,8 @@ WireClass = type[WireMap] | type[WireArray]
 
 def wire_classes() -> list[WireClass]:
     """Return every concrete wire message of `protocol`, by name."""
-    for module in pkgutil.iter_modules(protocol.__path__):
-        importlib.import_module(f"protocol.{module.name}")
+    for module in pkgutil.walk_packages(protocol.__path__, "protocol."):
+        importlib.import_module(module.name)
     found: dict[str, WireClass] = {}
     todo: list[WireClass] = [WireMap, WireArray]
     while todo:
