@@ -1,7 +1,8 @@
 """Content on the truck: from a trusted rollout to an active bundle and its receipt.
 
-One bundle after another, most urgent precedence first. What is on the disk already is never fetched; a pack that does
-not lead to its manifest is thrown away and asked for once more from nothing, then reported.
+One bundle after another, most urgent precedence first. What is on the disk already is never fetched, nor what there is
+no room for; a pack that does not lead to its manifest is thrown away and asked for once more from nothing, then
+reported. What failed here is tried again later; what the gateway or the pack is to blame for, when a new rollout says.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import structlog
 from aiocoap.numbers import codes
@@ -20,7 +22,7 @@ from edge.link import LinkDownError, RefusedError, SessionLostError
 from edge.uplink import Uplink
 from protocol import cose
 from protocol.documents import Manifest, Rollout, parse_document
-from protocol.errors import BudgetExceededError, DigitruckError, LocalError, MalformedError
+from protocol.errors import BudgetExceededError, DigitruckError, LocalError, MalformedError, PeerError
 from protocol.messages import PackOffer, PackRequest, Receipt
 from protocol.numbers import HELD_MANIFESTS_MAX, PATH_PACK, DocumentKind, Outcome, Precedence
 from protocol.pack import wanted_files
@@ -29,7 +31,10 @@ log = structlog.get_logger("edge.bundles")
 
 _REQUEST_TIMEOUT_S = 30.0
 _RETRY_FIRST_S, _RETRY_MAX_S = 5.0, 900.0
+_LOCAL_TROUBLE_S = 3_600.0
 _PACK_BYTES_SPARE = 1 << 20  # a pack is never much longer than what it decodes to
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,11 @@ class Job:
     rollout: Rollout
     manifest: Manifest | None
     signed: bytes
+
+    @property
+    def key(self) -> tuple[str, int, bytes | None]:
+        """What tells this wish from others: a rollout signed anew for the same manifest is another try."""
+        return self.rollout.bundle, self.rollout.version, self.rollout.manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +76,7 @@ class Bundles:
         start_fetch: StartFetch,
         send_receipt: Callable[[Receipt], Awaitable[None]],
         wall_ms: Callable[[], int],
+        monotonic: Callable[[], float],
     ) -> None:
         """`start_fetch(digest, size, precedence, cause)` opens a resumable download."""
         self._uplink = uplink
@@ -73,12 +84,14 @@ class Bundles:
         self._start_fetch = start_fetch
         self._send_receipt = send_receipt
         self._wall_ms = wall_ms
+        self._monotonic = monotonic
         self._jobs: tuple[Job, ...] = ()
         self._wake = asyncio.Event()
         self._fetch: Fetch | None = None
         self._current: Job | None = None
         self._waiting = ""
-        self._failed: set[bytes] = set()
+        self._failed: dict[tuple[str, int, bytes | None], float] = {}  # until when it is not tried again (monotonic)
+        self._told: dict[tuple[str, int, bytes | None], str] = {}
 
     def want(self, rollouts: tuple[Rollout, ...], manifests: dict[bytes, bytes]) -> None:
         """Take what the trusted documents ask for now; it supersedes what was asked before."""
@@ -90,6 +103,9 @@ class Bundles:
                 signed = manifests[rollout.manifest]
                 jobs.append(Job(rollout, parse_document(signed, Manifest)[0], signed))
         self._jobs = tuple(jobs)
+        wanted = {job.key for job in jobs}
+        self._failed = {key: until for key, until in self._failed.items() if key in wanted}
+        self._told = {key: reason for key, reason in self._told.items() if key in wanted}
         self._wake.set()
 
     def progress(self) -> Progress | None:
@@ -107,75 +123,116 @@ class Bundles:
             self._wake.clear()
             job = await self._next()
             if job is None:
-                await self._wake.wait()
+                await self._nap(min(self._failed.values(), default=float("inf")) - self._monotonic())
                 continue
             self._current = job
-            work = asyncio.create_task(self._bring_about(job), name=f"bundle-{job.rollout.bundle}")
-            woken = asyncio.create_task(self._wake.wait())
-            try:
-                await asyncio.wait({work, woken}, return_when=asyncio.FIRST_COMPLETED)
-                if not work.done() and job in self._jobs:
-                    await asyncio.wait({work})
-            finally:
-                woken.cancel()
-                work.cancel()
-                await asyncio.gather(woken, work, return_exceptions=True)
-                self._current = self._fetch = None
-            failure = None if work.cancelled() else work.exception()
+            failure = await self._work_on(job)
             if failure is None:
                 pause_s = _RETRY_FIRST_S
-            elif isinstance(failure, LinkDownError | SessionLostError | BudgetExceededError):
+            elif isinstance(failure, LinkDownError | SessionLostError | BudgetExceededError) or (
+                isinstance(failure, RefusedError) and failure.is_passing
+            ):
                 self._waiting = str(failure)
                 log.info("content.waits", bundle=job.rollout.bundle, reason=str(failure))
                 await self._nap(pause_s)
                 pause_s = min(_RETRY_MAX_S, 2 * pause_s)
-            elif isinstance(failure, DigitruckError):
+            elif isinstance(failure, DigitruckError | OSError):
                 await self._reject(job, failure)
             else:
                 raise failure
 
+    async def _work_on(self, job: Job) -> BaseException | None:
+        """Bring a job about until it is done, fails, or is not wanted any more; return what it failed with."""
+        work = asyncio.create_task(self._bring_about(job), name=f"bundle-{job.rollout.bundle}")
+        try:
+            while not work.done() and job in self._jobs:
+                self._wake.clear()
+                woken = asyncio.create_task(self._wake.wait())
+                try:
+                    await asyncio.wait({work, woken}, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    woken.cancel()
+        finally:
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+            self._current = self._fetch = None
+            self._waiting = ""
+        return None if work.cancelled() else work.exception()
+
     async def _nap(self, seconds: float) -> None:
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(seconds if seconds < float("inf") else None):
                 await self._wake.wait()
         except TimeoutError:
             return
 
     async def _next(self) -> Job | None:
         """Return the first job whose bundle is not as it should be."""
+        now = self._monotonic()
+        self._failed = {key: until for key, until in self._failed.items() if until > now}
+        installed = await self._thread(self._installer.installed) if self._jobs else ()
         for job in self._jobs:
-            if job.signed and cose.digest(job.signed) in self._failed:
-                continue
-            active = await asyncio.to_thread(self._installer.active, job.rollout.bundle)
-            wanted = job.rollout.manifest
-            if (active.digest if active is not None else None) != wanted:
+            held = [each for each in installed if each.name == job.rollout.bundle]
+            active = next((each.digest for each in held if each.active), None)
+            if active == job.rollout.manifest and not (job.rollout.manifest is None and held):
+                if active is not None:
+                    # Nothing is sent if it was said before; a power cut may have come in between.
+                    await self._report(job, Outcome.APPLIED, "")
+            elif job.key not in self._failed:
                 return job
         return None
 
+    async def _thread(self, work: Callable[..., T], *arguments: object, **named: object) -> T:
+        """Run what blocks in a thread; when cancelled, wait for its end: two of them must not meet on the disk."""
+        running = asyncio.ensure_future(asyncio.to_thread(work, *arguments, **named))
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            await asyncio.wait({running})
+            raise
+
     async def _bring_about(self, job: Job) -> None:
         if job.manifest is None:
-            await asyncio.to_thread(self._installer.deactivate, job.rollout.bundle)
+            await self._thread(self._installer.deactivate, job.rollout.bundle)
             await self._report(job, Outcome.APPLIED, "taken away")
             return
+        if job.manifest.name != job.rollout.bundle:
+            # Installed under its own name it would push out that bundle, and this one would stay wanted for ever.
+            raise MalformedError(f"the rollout of {job.rollout.bundle} names a manifest of {job.manifest.name}")
         digest = cose.digest(job.signed)
-        pack, held = await self._pack(job, digest, from_nothing=False)
+        # Before anything is paid for.
+        await self._thread(self._installer.check_room, job.manifest)
         try:
-            await asyncio.to_thread(self._installer.install, job.manifest, job.signed, pack, assumed=held)
-        except MalformedError as failure:
+            await self._install(job, job.manifest, digest, from_nothing=False)
+        except PeerError as failure:
+            if isinstance(failure, RefusedError) and failure.is_passing:
+                raise
+            # What is held may have rotted, or the gateway may not know it: the second try needs none of it.
             log.warning("pack.unusable", bundle=job.manifest.name, reason=str(failure))
-            pack, held = await self._pack(job, digest, from_nothing=True)
-            await asyncio.to_thread(self._installer.install, job.manifest, job.signed, pack, assumed=held)
-        await asyncio.to_thread(self._installer.activate, job.manifest.name, digest)
-        if self._fetch is not None:
-            await self._fetch.forget()
+            await self._install(job, job.manifest, digest, from_nothing=True)
+        await self._thread(self._installer.activate, job.manifest.name, digest)
         log.info("bundle.activated", bundle=job.manifest.name, label=job.manifest.label)
         await self._report(job, Outcome.APPLIED, "")
+
+    async def _install(self, job: Job, manifest: Manifest, digest: bytes, *, from_nothing: bool) -> None:
+        pack, held = await self._pack(job, digest, from_nothing=from_nothing)
+        try:
+            await self._thread(self._installer.install, manifest, job.signed, pack, assumed=held)
+        except PeerError:
+            await self._drop_pack()
+            raise
+        await self._drop_pack()
+
+    async def _drop_pack(self) -> None:
+        if self._fetch is not None:
+            await self._fetch.discard()
+            self._fetch = None
 
     async def _pack(self, job: Job, digest: bytes, *, from_nothing: bool) -> tuple[Path | None, set[bytes]]:
         """Fetch the pack from what is held to the manifest; return its file and the digests it was made without."""
         manifest = job.manifest
         assert manifest is not None
-        installed = () if from_nothing else await asyncio.to_thread(self._installer.installed)
+        installed = () if from_nothing else await self._thread(self._installer.installed)
         bases = sorted(installed, key=lambda each: (each.name != manifest.name, not each.active))[:HELD_MANIFESTS_MAX]
         held = {file.digest for each in bases for file in each.manifest.files}
         wanted = wanted_files(manifest, held)
@@ -196,29 +253,26 @@ class Bundles:
             if not links:
                 raise LinkDownError("no link may carry this content now")
             link = min(links, key=lambda each: each.price)
-            try:
-                answered = await link.request(
-                    codes.FETCH,
-                    PATH_PACK,
-                    request.encode(),
-                    precedence=precedence,
-                    cause="content",
-                    timeout_s=_REQUEST_TIMEOUT_S,
-                )
-            except SessionLostError:
-                link.session_lost()
-                raise
+            answered = await link.request(
+                codes.FETCH,
+                PATH_PACK,
+                request.encode(),
+                precedence=precedence,
+                cause="content",
+                timeout_s=_REQUEST_TIMEOUT_S,
+            )
             offer = PackOffer.decode(answered.payload)
             if offer.digest is not None:
                 return offer
             self._waiting = "the gateway is making the pack"
             await asyncio.sleep(max(1, min(offer.wait_s, 3600)))
 
-    async def _reject(self, job: Job, failure: DigitruckError) -> None:
+    async def _reject(self, job: Job, failure: Exception) -> None:
         log.error("bundle.rejected", bundle=job.rollout.bundle, reason=str(failure))
-        if job.signed:
-            self._failed.add(cose.digest(job.signed))
-        if isinstance(failure, RefusedError | LocalError | MalformedError):
+        own_fault = isinstance(failure, LocalError | OSError)
+        self._failed[job.key] = self._monotonic() + _LOCAL_TROUBLE_S if own_fault else float("inf")
+        if self._told.get(job.key) != str(failure):
+            self._told[job.key] = str(failure)
             await self._report(job, Outcome.REJECTED, str(failure))
 
     async def _report(self, job: Job, outcome: Outcome, reason: str) -> None:

@@ -1,13 +1,14 @@
 """Applying a signed configuration over the truck's own file, and taking it back when it cuts the truck off.
 
-Commit-confirm: a configuration with `confirm_within_s` is rolled back unless the gateway acknowledges something after
-it was applied, within that time; a version that was rolled back is not applied again. The file stays what it is.
+Commit-confirm: a configuration with `confirm_within_s` is rolled back unless the gateway acknowledges something that
+was sent after it was applied, within that time, restarts included (the time then starts again); a version that was
+rolled back is not applied again. The file stays what it is.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,23 +71,46 @@ class Configurator:
         send_receipt: Callable[[Receipt], Awaitable[None]],
         rejected: frozenset[bytes] = frozenset(),
         remember_rejected: Callable[[bytes], Awaitable[None]],
+        confirmed: bytes | None = None,
+        remember_confirmed: Callable[[bytes], Awaitable[None]],
+        monotonic: Callable[[], float],
     ) -> None:
-        """`apply` makes a configuration effective or raises; `rejected` are digests that were rolled back before."""
+        """`apply` makes a configuration effective or raises; `rejected` are digests that were rolled back before.
+
+        `confirmed` is the digest of the one after whose application the gateway was reached.
+        """
         self._file = file
         self._apply = apply
         self._send_receipt = send_receipt
         self._rejected = set(rejected)
         self._remember_rejected = remember_rejected
+        self._confirmed = confirmed
+        self._remember_confirmed = remember_confirmed
+        self._monotonic = monotonic
         self._current: tuple[bytes, Config] | None = None
+        self._applied_at = 0.0
         self._confirming: asyncio.Task[None] | None = None
         self.applied_version: int | None = None
 
-    async def start(self, digest: bytes | None, config: Config | None) -> None:
-        """Make effective what was applied before the last stop, without a new receipt."""
-        if digest is not None and config is not None and digest not in self._rejected:
-            self._current = (digest, config)
-            self.applied_version = config.version
-        await self._apply(effective(self._file, config if self._current is not None else None))
+    async def start(self, configs: Sequence[tuple[bytes, Config]]) -> None:
+        """Make effective what was applied before the last stop: of `configs`, newest first, what was not taken back."""
+        kept = [each for each in configs if each[0] not in self._rejected]
+        while kept:
+            digest, config = kept.pop(0)
+            before = kept[0] if kept else None
+            try:
+                await self._make_current((digest, config), before)
+            except DigitruckError as failure:
+                log.error("config.rejected", version=config.version, reason=str(failure))
+                await self._reject(digest, config, Outcome.REJECTED, str(failure))
+            else:
+                await self._report(digest, config, Outcome.APPLIED, "")
+                return
+        await self._apply(effective(self._file, None))
+
+    async def close(self) -> None:
+        """Stop waiting for a confirmation; the next start goes on with it."""
+        self._forget_confirming()
 
     async def want(self, digest: bytes, config: Config) -> None:
         """Apply a trusted configuration, unless it is in force already or was rolled back before."""
@@ -94,27 +118,36 @@ class Configurator:
             return
         before = self._current
         try:
-            await self._apply(effective(self._file, config))
+            await self._make_current((digest, config), before)
         except DigitruckError as failure:
             log.error("config.rejected", version=config.version, reason=str(failure))
             await self._go_back(digest, config, before, Outcome.REJECTED, str(failure))
             return
-        self._current = (digest, config)
-        self.applied_version = config.version
         log.info("config.applied", version=config.version)
-        if self._confirming is not None:
-            self._confirming.cancel()
-            self._confirming = None
-        if config.confirm_within_s is not None:
-            self._confirming = asyncio.create_task(self._await_confirmation(digest, config, before))
         await self._report(digest, config, Outcome.APPLIED, "")
 
-    def contact(self) -> None:
-        """Hear that the gateway acknowledged something: the configuration in force does not cut the truck off."""
+    async def contact(self, asked_at: float) -> None:
+        """Hear that the gateway answered what was sent at `asked_at` (monotonic): is the truck not cut off?"""
+        if self._confirming is None or self._current is None or asked_at < self._applied_at:
+            return
+        self._forget_confirming()
+        self._confirmed = self._current[0]
+        log.info("config.confirmed", version=self.applied_version)
+        await self._remember_confirmed(self._confirmed)
+
+    async def _make_current(self, wanted: tuple[bytes, Config], before: tuple[bytes, Config] | None) -> None:
+        digest, config = wanted
+        await self._apply(effective(self._file, config))
+        self._current, self.applied_version = wanted, config.version
+        self._applied_at = self._monotonic()
+        self._forget_confirming()
+        if config.confirm_within_s is not None and digest != self._confirmed:
+            self._confirming = asyncio.create_task(self._await_confirmation(digest, config, before))
+
+    def _forget_confirming(self) -> None:
         if self._confirming is not None:
             self._confirming.cancel()
             self._confirming = None
-            log.info("config.confirmed", version=self.applied_version)
 
     async def _await_confirmation(self, digest: bytes, config: Config, before: tuple[bytes, Config] | None) -> None:
         assert config.confirm_within_s is not None
@@ -127,11 +160,14 @@ class Configurator:
     async def _go_back(
         self, digest: bytes, config: Config, before: tuple[bytes, Config] | None, outcome: Outcome, reason: str
     ) -> None:
-        self._rejected.add(digest)
-        await self._remember_rejected(digest)
         self._current = before
         self.applied_version = before[1].version if before is not None else None
         await self._apply(effective(self._file, before[1] if before is not None else None))
+        await self._reject(digest, config, outcome, reason)
+
+    async def _reject(self, digest: bytes, config: Config, outcome: Outcome, reason: str) -> None:
+        self._rejected.add(digest)
+        await self._remember_rejected(digest)
         await self._report(digest, config, outcome, reason)
 
     async def _report(self, digest: bytes, config: Config, outcome: Outcome, reason: str) -> None:

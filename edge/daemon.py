@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 
 import structlog
 
+from edge.board import board_name
 from edge.bundles import Bundles
 from edge.classroom import make_classroom
 from edge.classroom_server import ClassroomServer
@@ -35,10 +37,10 @@ from edge.situation import Situation
 from edge.spending import Spending
 from edge.uplink import Contact, Uplink
 from protocol.budget import Cap, period_of
-from protocol.documents import Config
+from protocol.documents import Config, parse_document
 from protocol.errors import LocalError, PeerError
 from protocol.numbers import PIECE_BYTES, DocumentKind, Precedence
-from protocol.trust import Trusted, TrustedSet
+from protocol.trust import Trusted, TrustedSet, version_name
 from store.database import open_database
 from store.documents import Documents
 from store.links import open_links
@@ -46,16 +48,19 @@ from store.parcels import ParcelQueue
 from store.schema import STATE
 from store.settings import Settings
 from store.staging import Staging
+from store.staging import clean as clean_staging
 from store.writer import Writer
 
 log = structlog.get_logger("edge.daemon")
 
 _MB = 1_000_000
 _CLOCK_FLOOR, _CLOCK_BOOT, _CLOCK_OFFSET = "clock.floor_s", "clock.boot", "clock.offset_ms"
-_CONFIG_REJECTED = "config.rejected"
+_CONFIG_REJECTED, _CONFIG_CONFIRMED = "config.rejected", "config.confirmed"
 _REJECTED_KEPT = 64
 _HOUSEKEEPING_S = 3600.0
 _WATCHDOG_S = 20.0
+# Every beat that reaches the disk is paid with its wear: between rows, one in a while is enough.
+_BEAT_S = 600.0
 _LEDGER_S = 60.0
 
 
@@ -69,15 +74,25 @@ class Edge:
         self.wanted = Wanted(None, (), {})
         self._supervising: asyncio.Task[None] | None = None
         self.supervisor: Supervisor | None = None
+        self._closing = AsyncExitStack()
 
     async def start(self) -> None:
-        """Open everything; nothing is sent yet. Raises `LocalError` with the next step."""
+        """Open everything; nothing is sent yet. Raises `LocalError` with the next step, `OSError`."""
+        try:
+            await self._start()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def _start(self) -> None:
         config, data = self.config, self._data
         self.keys, self.enrolment = load_identity(data / "identity")
-        now_s = 0
-        self.state = open_database(data / "state.db", schema=STATE, share_bytes=config.state_mb_max * _MB, now_s=now_s)
+        host = board_name()
+        self.state = open_database(data / "state.db", schema=STATE, share_bytes=config.state_mb_max * _MB, host=host)
+        self._closing.callback(self.state.close)
         caps = {link.name: Cap.of(link) for link in effective(config, None).links}
-        self.links_store = open_links(data / "links.db", caps, now_s=now_s)
+        self.links_store = open_links(data / "links.db", caps, host=host)
+        self._closing.callback(self.links_store.close)
         self.ledger = self.links_store.ledger
         settings = Settings(self.state)
         self.clock = _load_clock(settings)
@@ -87,7 +102,11 @@ class Edge:
         rejected = settings.get(_CONFIG_REJECTED) or b""
         self.writer = Writer(self.state)
         self.writer.start()
+        self._closing.push_async_callback(self.writer.close)
         self._settings = settings
+        staging = data / "staging"
+        staging.mkdir(parents=True, exist_ok=True)
+        await self.writer.run(partial(clean_staging, self.state, staging))
         self.recorder = Recorder(
             truck=self.enrolment.truck,
             key=self.keys.signing,
@@ -99,6 +118,8 @@ class Edge:
             on_parcel=self._on_parcel,
         )
         self.links = tuple(self._link(each) for each in config.link)
+        for link in self.links:
+            self._closing.push_async_callback(link.close)
         self.uplink = Uplink(
             self.links,
             self.queue,
@@ -111,13 +132,16 @@ class Edge:
             reseal=self.recorder.reseal,
             backoff_max_s=self._backoff_max_s,
         )
+        self._closing.push_async_callback(self.uplink.close)
         self.installer = Installer(data / "content", bytes_max=config.content_mb_max * _MB)
+        await asyncio.to_thread(self.installer.clean)
         self.bundles = Bundles(
             self.uplink,
             self.installer,
             start_fetch=self._start_fetch,
             send_receipt=self.recorder.receipt,
             wall_ms=lambda: int((self.clock.wall_s() or 0) * 1000),
+            monotonic=self.clock.monotonic,
         )
         self.downlink = Downlink(
             self.uplink,
@@ -135,14 +159,19 @@ class Edge:
             send_receipt=self.recorder.receipt,
             rejected=frozenset(rejected[at : at + 32] for at in range(0, len(rejected), 32)),
             remember_rejected=self._remember_rejected,
+            confirmed=settings.get(_CONFIG_CONFIRMED),
+            remember_confirmed=self._remember_confirmed,
+            monotonic=self.clock.monotonic,
         )
+        self._closing.push_async_callback(self.configurator.close)
         self.situation = Situation(self)
         app = make_classroom(config.classroom, recorder=self.recorder, status=self.situation, content=self.situation)
         self.classroom = ClassroomServer(app, config.classroom.listen)
-        await self.classroom.start()
         await self.recorder.recover()
-        signed = self._newest_config()
-        await self.configurator.start(signed[0] if signed else None, signed[1] if signed else None)
+        self._closing.push_async_callback(self._stop_collectors)
+        await self.configurator.start(await self.writer.run(self._configs))
+        await self.classroom.start()
+        self._closing.push_async_callback(self.classroom.stop)
         await self.situation.refresh()
         log.info("edge.started", truck=self.enrolment.truck, classroom=self.classroom.address)
 
@@ -161,15 +190,14 @@ class Edge:
 
     async def close(self) -> None:
         """Stop; what is queued stays queued."""
+        notify("STOPPING=1")
+        await self._closing.aclose()
+
+    async def _stop_collectors(self) -> None:
         if self._supervising is not None:
             self._supervising.cancel()
             await asyncio.gather(self._supervising, return_exceptions=True)
-        await self.classroom.stop()
-        for link in self.links:
-            await link.close()
-        await self.writer.close()
-        self.links_store.close()
-        self.state.close()
+            self._supervising = None
 
     def health(self) -> Sequence[CollectorHealth]:
         """Return how each collector does."""
@@ -189,10 +217,12 @@ class Edge:
         )
 
     async def _on_parcel(self) -> None:
+        self.situation.touch()
         await self.uplink.reload()
 
     async def _on_contact(self, contact: Contact) -> None:
-        self.configurator.contact()
+        self.situation.touch()
+        await self.configurator.contact(contact.asked_at)
         if contact.ack.schemas:
             await self.recorder.offer_again(contact.ack.schemas)
         await self.downlink.contact(contact)
@@ -201,15 +231,18 @@ class Edge:
         was_known = self.clock.wall_s() is not None
         if not self.clock.learn(time_s, rtt_s):
             return
-        await self.writer.run(self._save_clock)
-        log.info("clock.synced", time_s=time_s)
-        if not was_known:
+        is_known = self.clock.wall_s() is not None
+        log.info("clock.synced" if is_known else "clock.doubted", time_s=time_s)
+        if is_known and not was_known:
+            # First what is to be told: a restart between the two learns the time, and tells it, once more.
             await self.recorder.clock_known()
+        await self.writer.run(self._save_clock)
 
     def _save_clock(self) -> None:
         self._settings.raise_int(_CLOCK_FLOOR, self.clock.floor_s)
-        self._settings.put_int(_CLOCK_BOOT, self.clock.boot)
-        self._settings.put_int(_CLOCK_OFFSET, round((self.clock.offset_s or 0.0) * 1000))
+        if self.clock.offset_s is not None:
+            self._settings.put_int(_CLOCK_BOOT, self.clock.boot)
+            self._settings.put_int(_CLOCK_OFFSET, round(self.clock.offset_s * 1000))
 
     async def _on_wanted(self, wanted: Wanted) -> None:
         self.wanted = wanted
@@ -235,9 +268,7 @@ class Edge:
         for link in self.links:
             budget = next((each for each in settings.links if each.name == link.name), None)
             link.price = budget.price_per_mb_milli / 1000 if budget is not None else link.settings.price_per_mb
-        if self._supervising is not None:
-            self._supervising.cancel()
-            await asyncio.gather(self._supervising, return_exceptions=True)
+        await self._stop_collectors()
         built = build_collectors(plans)
         for problem in built.problems:
             log.warning("collector.unusable", collector=problem.name, reason=problem.error)
@@ -248,6 +279,9 @@ class Edge:
             built.collectors, on_row=self.recorder.on_row, clock=RealClock(self.clock.monotonic)
         )
         self._supervising = asyncio.create_task(self.supervisor.run(), name="collectors")
+
+    async def _remember_confirmed(self, digest: bytes) -> None:
+        await self.writer.run(lambda: self._settings.put(_CONFIG_CONFIRMED, digest))
 
     async def _start_fetch(self, digest: bytes, size: int, precedence: Precedence, cause: str) -> Fetch:
         open_staging = partial(
@@ -275,19 +309,22 @@ class Edge:
         try:
             return await asyncio.to_thread(path.read_bytes)
         finally:
-            await self.writer.run(fetch.staging.forget)
+            await fetch.discard()
 
-    def _newest_config(self) -> tuple[bytes, Config] | None:
-        """Return the configuration of the newest trusted desired state, as stored."""
-        wanted = read_wanted(self.documents, self.enrolment.truck)
-        return wanted.config
+    def _configs(self) -> tuple[tuple[bytes, Config], ...]:
+        """Return the configuration that is wanted, as stored, and the one before it."""
+        wanted = read_wanted(self.documents, self.enrolment.truck).config
+        if wanted is None:
+            return ()
+        before = self.documents.previous(DocumentKind.CONFIG, version_name(wanted[1]))
+        return (wanted,) if before is None else (wanted, (before.digest, parse_document(before.signed, Config)[0]))
 
     async def _keep_house(self) -> None:
         while True:
             await asyncio.sleep(_HOUSEKEEPING_S)
             await self.writer.run(lambda: self.queue.prune(self.clock.at_least_s()))
             if self.clock.wall_s() is not None:
-                self.clock.floor_s = max(self.clock.floor_s, self.clock.at_least_s())
+                self.clock.raise_floor()
                 await self.writer.run(self._save_clock)
 
     async def _write_ledger(self) -> None:
@@ -296,9 +333,15 @@ class Edge:
             self.ledger.flush()
 
     async def _watchdog(self) -> None:
-        # A ping proves that the loop turns and that the database takes writes; nothing less is worth one.
+        # A ping proves that the loop turns and that the database's thread does; now and then, that the disk takes it.
+        beat_at = -_BEAT_S
         while True:
-            await self.writer.run(lambda: self._settings.put_int("watchdog.beat", int(self.clock.monotonic())))
+            now = self.clock.monotonic()
+            if now - beat_at >= _BEAT_S:
+                await self.writer.run(lambda: self._settings.put_int("watchdog.beat", int(self.clock.monotonic())))
+                beat_at = now
+            else:
+                await self.writer.run(lambda: None)
             notify("WATCHDOG=1")
             await asyncio.sleep(_WATCHDOG_S)
 

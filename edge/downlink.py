@@ -2,7 +2,8 @@
 
 The truck never polls: an acknowledgement that names another desired state than the last one it reported starts a sync.
 Each document is fetched once, verified by the trusted set, and persisted with the versions it raised before anything
-acts on it. What is refused is refused with a receipt that says why; the rest goes on.
+acts on it. What is refused is refused with a receipt that says why; the rest goes on. What the gateway names can only
+choose among the newest versions that were trusted: naming an older one again, or none, brings nothing back.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ import structlog
 from aiocoap.numbers import codes
 
 from edge.clock import Clock
-from edge.link import LinkDownError, SessionLostError
+from edge.link import LinkDownError, RefusedError, SessionLostError
 from edge.uplink import Contact, Uplink
 from protocol import cose
-from protocol.documents import Config, D, Delegation, Desired, DesiredEntry, Document, Rollout, parse_document
-from protocol.errors import BudgetExceededError, PeerError, RollbackError, UntrustedError
+from protocol.documents import Config, D, Delegation, Desired, DesiredEntry, Document, Rollout, Root, parse_document
+from protocol.errors import DigitruckError, PeerError, RollbackError, UntrustedError
 from protocol.messages import Receipt
 from protocol.numbers import (
     DESIRED_DIGEST_BYTES,
@@ -39,6 +40,22 @@ log = structlog.get_logger("edge.downlink")
 _REQUEST_TIMEOUT_S = 20.0
 _RETRY_FIRST_S, _RETRY_MAX_S = 5.0, 600.0
 _TRIES_A_LINK = 3
+# A desired state that was not believed is asked for again only after a while: each try costs its bytes.
+_REFUSED_PAUSE_S = 3_600.0
+# A rollout comes before the manifest that it names, a root before all that its keys sign.
+_ORDER = {
+    each: at
+    for at, each in enumerate(
+        (
+            DocumentKind.ROOT,
+            DocumentKind.DELEGATION,
+            DocumentKind.CONFIG,
+            DocumentKind.ROLLOUT,
+            DocumentKind.MANIFEST,
+            DocumentKind.DESIRED,
+        )
+    )
+}
 
 FetchObject = Callable[[bytes, int, Precedence, str], Awaitable[bytes]]
 
@@ -77,15 +94,22 @@ class Downlink:
         self._send_receipt = send_receipt
         self._on_wanted = on_wanted
         self._wake = asyncio.Event()
+        self._answered = asyncio.Event()
         self._heard: bytes | None = None
         self._reported: bytes | None = None
+        self._refused: bytes | None = None
+        self._refused_until = 0.0
 
     async def contact(self, contact: Contact) -> None:
         """Hear an acknowledgement; cheap unless it names a desired state that is new here."""
+        self._answered.set()
         desired = contact.ack.desired
-        if desired is not None and desired not in (self._heard, self._reported):
-            self._heard = desired
-            self._wake.set()
+        if desired is None or desired in (self._heard, self._reported):
+            return
+        if desired == self._refused and self._clock.monotonic() < self._refused_until:
+            return
+        self._heard = desired
+        self._wake.set()
 
     async def run(self) -> None:
         """Sync whenever it is asked for, until cancelled."""
@@ -97,35 +121,45 @@ class Downlink:
             try:
                 await self._sync()
                 pause_s = _RETRY_FIRST_S
-            except (LinkDownError, SessionLostError, BudgetExceededError) as failure:
+            except PeerError as failure:
+                # Not believable: last good stays. The acknowledgements go on naming it if it is still desired.
+                log.warning("sync.refused", reason=str(failure))
+                self._refused, self._heard = self._heard, None
+                self._refused_until = self._clock.monotonic() + _REFUSED_PAUSE_S
+            except (DigitruckError, OSError) as failure:
                 log.info("sync.waits", reason=str(failure))
-                await asyncio.sleep(pause_s)
+                await self._nap(pause_s)
                 pause_s = min(_RETRY_MAX_S, 2 * pause_s)
                 self._wake.set()
-            except PeerError as failure:
-                # Not believable: last good stays. The next acknowledgement names it again if it is still desired.
-                log.warning("sync.refused", reason=str(failure))
-                self._heard = None
+
+    async def _nap(self, seconds: float) -> None:
+        """Wait, but not longer than until the gateway is heard again."""
+        await asyncio.sleep(_RETRY_FIRST_S)
+        self._answered.clear()
+        try:
+            async with asyncio.timeout(max(0.0, seconds - _RETRY_FIRST_S)):
+                await self._answered.wait()
+        except TimeoutError:
+            return
 
     async def wanted(self) -> Wanted:
         """Return what the documents that are trusted now ask for."""
         return await self._writer.run(lambda: read_wanted(self._documents, self._trust.truck or ""))
 
-    async def _held(self, digest: bytes) -> bytes | None:
-        found: TrustedDocument | None = await self._writer.run(lambda: self._documents.by_digest(digest))
-        return None if found is None else found.signed
+    async def _held(self, digest: bytes) -> TrustedDocument | None:
+        return await self._writer.run(lambda: self._documents.by_digest(digest))
+
+    async def _newest(self, held: TrustedDocument) -> TrustedDocument | None:
+        return await self._writer.run(lambda: self._documents.current(held.kind, held.name))
 
     async def _sync(self) -> None:
         signed = await self._get(("desired",))
         desired = await self._believe_desired(signed)
         refused = 0
         named = await self._manifests_named(desired)
-        for entry in desired.entries:
-            held = await self._held(entry.digest)
-            if held is not None and entry.document is not DocumentKind.MANIFEST:
-                continue
+        for entry in sorted(desired.entries, key=lambda each: (_ORDER[each.document], each.version)):
             try:
-                await self._take(entry, held, named)
+                await self._take(entry, await self._held(entry.digest), named)
             except PeerError as failure:
                 refused += 1
                 log.warning("document.refused", kind=entry.document.name.lower(), reason=str(failure))
@@ -152,6 +186,8 @@ class Downlink:
     async def _learn_roots(self, signed: bytes) -> bool:
         """Follow the chain of roots that an unverified desired state names; each must follow the one before."""
         claimed = _read(signed, Desired)
+        if claimed.truck != self._trust.truck:
+            return False
         learnt = False
         for entry in sorted(claimed.entries, key=lambda each: each.version):
             if entry.document is DocumentKind.ROOT and entry.version > self._trust.root.version:
@@ -164,12 +200,13 @@ class Downlink:
         named = set()
         for entry in desired.entries:
             if entry.document is DocumentKind.ROLLOUT:
-                signed = await self._held(entry.digest)
-                if signed is not None and (manifest := _read(signed, Rollout).manifest) is not None:
+                held = await self._held(entry.digest)
+                newest = None if held is None else await self._newest(held)
+                if newest is not None and (manifest := _read(newest.signed, Rollout).manifest) is not None:
                     named.add(manifest)
         return named
 
-    async def _take(self, entry: DesiredEntry, held: bytes | None, named: set[bytes]) -> None:
+    async def _take(self, entry: DesiredEntry, held: TrustedDocument | None, named: set[bytes]) -> None:
         now_s = self._clock.at_least_s()
         if entry.document is DocumentKind.ROOT:
             if entry.version > self._trust.root.version:
@@ -178,7 +215,12 @@ class Downlink:
             return
         if entry.document is DocumentKind.MANIFEST and entry.digest not in named:
             raise UntrustedError("no rollout that is trusted names this manifest")
-        signed = held if held is not None else await self._bring(entry)
+        if held is not None and entry.document is not DocumentKind.MANIFEST:
+            newest = await self._newest(held)
+            if newest is not None and newest.version > held.version:
+                raise RollbackError(f"version {held.version} is older than version {newest.version}, trusted before")
+            return
+        signed = held.signed if held is not None else await self._bring(entry)
         if entry.document is DocumentKind.MANIFEST:
             document: Document = self._trust.accept_manifest(signed, now_s, named=entry.digest)
         else:
@@ -215,11 +257,12 @@ class Downlink:
                         query=query,
                         answer_bytes=DOCUMENT_INLINE_BYTES_MAX,
                     )
-                except SessionLostError as failure:
-                    link.session_lost()
+                except (LinkDownError, SessionLostError) as failure:
                     last = failure
-                except LinkDownError as failure:
-                    last = failure
+                except RefusedError as failure:
+                    if not failure.is_passing:
+                        raise
+                    last = LinkDownError(str(failure))
                 else:
                     return answered.payload
         raise last
@@ -231,7 +274,18 @@ class Downlink:
             # Its rollout's version counts, not its own: an operator may go back to an older manifest on purpose.
             name = digest.hex()
         now_s = self._clock.at_least_s()
-        await self._writer.run(lambda: self._documents.put_trusted(kind, name, version, digest, signed, now_s))
+
+        def persist() -> None:
+            if isinstance(document, Root) and self._changes_gateway(document):
+                # Fast-forward recovery: the versions that stolen gateway keys reached are void (TUF 5.3.11).
+                self._documents.forget_versions((DocumentKind.DESIRED,))
+            self._documents.put_trusted(kind, name, version, digest, signed, now_s)
+
+        await self._writer.run(persist)
+
+    def _changes_gateway(self, root: Root) -> bool:
+        before = self._documents.current(DocumentKind.ROOT)
+        return before is not None and _read(before.signed, Root).gateway != root.gateway
 
     async def _receipt(
         self, kind: DocumentKind, digest: bytes, outcome: Outcome, name: str, version: int, reason: str
@@ -252,20 +306,32 @@ class Downlink:
 def read_wanted(documents: Documents, truck: str) -> Wanted:
     """Return what the newest trusted desired state of `truck` asks for, as far as its documents are held."""
     desired = documents.current(DocumentKind.DESIRED, truck)
-    config: tuple[bytes, Config] | None = None
-    rollouts: list[Rollout] = []
-    manifests: dict[bytes, bytes] = {}
-    for entry in _read(desired.signed, Desired).entries if desired is not None else ():
-        held = documents.by_digest(entry.digest)
-        if held is None:
+    entries = _read(desired.signed, Desired).entries if desired is not None else ()
+    held = [found for entry in entries if (found := documents.by_digest(entry.digest)) is not None]
+    config = next((each for each in held if each.kind is DocumentKind.CONFIG), None)
+    rollouts: dict[str, Rollout] = {}
+    for each in held:
+        newest = documents.current(each.kind, each.name) if each.kind is DocumentKind.ROLLOUT else None
+        if newest is None:
             continue
-        if entry.document is DocumentKind.MANIFEST:
-            manifests[entry.digest] = held.signed
-        elif entry.document is DocumentKind.CONFIG:
-            config = (entry.digest, _read(held.signed, Config))
-        elif entry.document is DocumentKind.ROLLOUT:
-            rollouts.append(_read(held.signed, Rollout))
-    return Wanted(config, tuple(rollouts), manifests)
+        rollout = _read(newest.signed, Rollout)
+        known = rollouts.get(rollout.bundle)
+        # Two for one bundle would undo each other for ever: the one that was signed last holds.
+        if known is None or (rollout.issued_s, rollout.version) > (known.issued_s, known.version):
+            rollouts[rollout.bundle] = rollout
+    return Wanted(
+        _newest_config(documents, config),
+        tuple(rollouts.values()),
+        {each.digest: each.signed for each in held if each.kind is DocumentKind.MANIFEST},
+    )
+
+
+def _newest_config(documents: Documents, named: TrustedDocument | None) -> tuple[bytes, Config] | None:
+    """Return the newest version of the configuration that is named, or the one signed last while none is named."""
+    names = documents.names(DocumentKind.CONFIG) if named is None else (named.name,)
+    found = [held for name in names if (held := documents.current(DocumentKind.CONFIG, name)) is not None]
+    configs = [(held.digest, _read(held.signed, Config)) for held in found]
+    return max(configs, key=lambda each: (each[1].issued_s, each[1].version), default=None)
 
 
 def _read(signed: bytes, kind: type[D]) -> D:

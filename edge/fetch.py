@@ -11,9 +11,10 @@ from aiocoap.numbers import codes
 
 from edge.link import Link, LinkDownError, RefusedError, SessionLostError
 from edge.uplink import Uplink
-from protocol.errors import BudgetExceededError, PeerError
+from protocol.errors import BudgetExceededError, DigitruckError
 from protocol.numbers import PATH_PIECES, PIECE_BYTES, Precedence
 from protocol.transfer import Ask, Transfer
+from store.errors import StoreError
 from store.staging import Staging
 from store.writer import Writer
 
@@ -21,7 +22,8 @@ log = structlog.get_logger("edge.fetch")
 
 _BACKOFFS_TO_DOWN = 3
 _TIMEOUT_MAX_S = 60.0
-_WAIT_S = 2.0
+_WAIT_S, _IDLE_WAIT_S = 2.0, 15.0
+_REST_S = 30.0
 
 
 class Fetch:
@@ -47,7 +49,7 @@ class Fetch:
         self._wake = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._resting: dict[str, float] = {}
-        self._refusal: RefusedError | None = None
+        self._failure: Exception | None = None
 
     @property
     def pieces(self) -> int:
@@ -60,31 +62,36 @@ class Fetch:
         return self._transfer.pieces_left
 
     async def run(self) -> Path:
-        """Fetch until the object is whole and verified; return its file. Raises `RefusedError`, `MalformedError`.
+        """Fetch until the object is whole and verified; return its file. Raises `RefusedError`, `DigestMismatchError`.
 
         While no link may carry it, it waits: an outage of weeks costs nothing.
         """
         try:
-            while not self._transfer.complete:
-                if self._refusal is not None:
-                    raise self._refusal
+            while not self.staging.is_full:
+                if self._failure is not None:
+                    raise self._failure
                 for link in self._uplink.links.values():
                     self._pump(link)
                 await self._pause()
                 self._count_losses()
         finally:
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
-        return await self._writer.run(lambda: self.staging.complete())
+            await asyncio.shield(self._stop())
+        return await self._writer.run(self.staging.complete)
 
-    async def forget(self) -> None:
-        """Drop the staged bytes: they are not needed any more."""
-        await self._writer.run(self.staging.forget)
+    async def discard(self) -> None:
+        """Delete the staged bytes: they are not needed any more."""
+        await self._writer.run(self.staging.discard)
+
+    async def _stop(self) -> None:
+        """Keep what has arrived for the next time."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._writer.run(self.staging.close)
 
     def _pump(self, link: Link) -> None:
         now = self._monotonic()
-        if now < self._resting.get(link.name, 0.0):
+        if link.resting or now < self._resting.get(link.name, 0.0):
             return
         while self._uplink.may(link, self._precedence):
             ask = self._transfer.poll_transmit(link.name, now)
@@ -107,42 +114,55 @@ class Fetch:
                 answer_bytes=PIECE_BYTES,
             )
             index = self._transfer.handle_piece(link.name, ask, answered.payload, self._monotonic())
-        except (LinkDownError, SessionLostError, BudgetExceededError, PeerError) as failure:
+            if index is not None:
+                await self._writer.run(lambda: self.staging.put(index, answered.payload))
+        except DigitruckError as failure:
+            was_in_flight = ask.number in self._transfer.flight(link.name)
             self._transfer.handle_loss(link.name, ask.number)
-            self._failed(link, failure)
-            return
+            self._failed(link, failure, was_in_flight)
+        except OSError as failure:
+            # The disk is full or fails: paying for more pieces is no use.
+            self._failure = failure
         finally:
             self._wake.set()
-        if index is not None:
-            await self._writer.run(lambda: self.staging.put(index, answered.payload))
 
-    def _failed(self, link: Link, failure: Exception) -> None:
-        if isinstance(failure, RefusedError):
-            self._refusal = failure
-        elif isinstance(failure, SessionLostError):
-            link.session_lost()
-            self._rest(link)
+    def _failed(self, link: Link, failure: DigitruckError, was_in_flight: bool) -> None:
+        if isinstance(failure, RefusedError) and not failure.is_passing:
+            self._failure = failure
         elif isinstance(failure, BudgetExceededError):
-            self._rest(link)
-        elif isinstance(failure, PeerError):
+            self._resting[link.name] = self._monotonic() + _REST_S
+        elif isinstance(failure, LinkDownError):
+            # In flight until now means that no time went by: the socket or the network refused it.
+            if was_in_flight and not link.resting:
+                self._lost(link)
+        elif isinstance(failure, SessionLostError):
+            if not failure.renewable and not link.resting:
+                self._lost(link)
+        elif isinstance(failure, StoreError):
+            self._failure = failure
+        else:
             log.warning("piece.unusable", link=link.name, reason=str(failure))
+            self._resting[link.name] = self._monotonic() + _REST_S
 
     def _count_losses(self) -> None:
         # Losses are counted by the flight of each link, so one link that went silent does not stop the others.
+        before = {name: len(self._transfer.flight(name)) for name in self._uplink.links}
         self._transfer.handle_timeout(self._monotonic())
         for link in self._uplink.links.values():
-            backoffs = self._transfer.flight(link.name).pace.backoffs
-            if backoffs >= _BACKOFFS_TO_DOWN:
-                link.mark_down()
-                self._rest(link)
+            flight = self._transfer.flight(link.name)
+            if len(flight) < before[link.name] and flight.pace.backoffs >= _BACKOFFS_TO_DOWN and not link.resting:
+                self._lost(link)
 
-    def _rest(self, link: Link) -> None:
-        self._resting[link.name] = self._monotonic() + 30.0
+    def _lost(self, link: Link) -> None:
+        link.mark_down()
+        link.rest(_REST_S)
+        self._uplink.wake()
 
     async def _pause(self) -> None:
         self._wake.clear()
         until = self._transfer.poll_timeout()
-        wait_s = _WAIT_S if until is None else min(_WAIT_S, max(0.01, until - self._monotonic()))
+        # With nothing in flight no link may be used: look again now and then.
+        wait_s = _IDLE_WAIT_S if until is None else min(_WAIT_S, max(0.01, until - self._monotonic()))
         try:
             async with asyncio.timeout(wait_s):
                 await self._wake.wait()

@@ -5,13 +5,14 @@
     content/NAME/active                a symbolic link to versions/DIGEST: the one pointer
 
 A file that is held already (in any bundle) is linked, not written again. The version before stays for rollback.
-Everything here blocks: call it from a thread.
+Everything here blocks: call it from a thread, and what changes something from one thread at a time.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,10 +24,13 @@ import structlog
 from protocol import cose
 from protocol.documents import Manifest, ManifestFile, parse_document
 from protocol.errors import LocalError, MalformedError, PeerError
+from protocol.numbers import NAME_PATTERN
 from protocol.pack import decode_pack, wanted_files
 from store.files import publish, sync_folder
 
 log = structlog.get_logger("edge.installer")
+
+_NAME = re.compile(NAME_PATTERN)
 
 _DISK_KEPT_FREE = 64 << 20
 
@@ -50,11 +54,18 @@ class Installer:
     """The bundles under one folder."""
 
     def __init__(self, root: Path, *, bytes_max: int) -> None:
+        """Look at the bundles under `root`; nothing is changed before `clean` or `install`."""
         self.root = root
         self._bytes_max = bytes_max
-        root.mkdir(parents=True, exist_ok=True)
-        for leftover in root.glob("*/versions/*.building"):
+
+    def clean(self) -> None:
+        """Delete what an interrupted installation left; call it at start."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        for leftover in self.root.glob("*/versions/*.building"):
             shutil.rmtree(leftover, ignore_errors=True)
+        for folder in self.root.glob("*/versions/*/"):
+            if not folder.with_name(folder.name + ".cose").exists():
+                shutil.rmtree(folder, ignore_errors=True)
 
     def installed(self) -> tuple[Installed, ...]:
         """Return every whole version, by bundle name and then digest."""
@@ -65,6 +76,13 @@ class Installer:
     def active(self, name: str) -> Installed | None:
         """Return the active version of a bundle, or None."""
         return next((each for each in self.installed() if each.name == name and each.active), None)
+
+    def active_folder(self, name: str) -> Path | None:
+        """Return the folder of the active version by its pointer alone, None if there is none: for each request."""
+        digest = self._pointer(self.root / name) if _NAME.match(name) else None
+        if digest is None or not (self.root / name / "versions" / f"{digest}.cose").exists():
+            return None
+        return self.root / name / "versions" / digest
 
     def held(self) -> dict[bytes, Path]:
         """Return where the contents of each digest can be found; they are hashed again before they are used."""
@@ -82,7 +100,7 @@ class Installer:
         record = versions / f"{digest.hex()}.cose"
         if record.exists():
             return self._require(record)
-        self._check_room(manifest)
+        self.check_room(manifest)
         versions.mkdir(parents=True, exist_ok=True)
         building = versions / f"{digest.hex()}.building"
         shutil.rmtree(building, ignore_errors=True)
@@ -99,6 +117,15 @@ class Installer:
         publish(record, signed)
         log.info("bundle.installed", bundle=manifest.name, label=manifest.label, files=len(manifest.files))
         return self._require(record)
+
+    def check_room(self, manifest: Manifest) -> None:
+        """Raise `DiskFullError` unless the files of a version that are not held yet fit the disk and the share."""
+        held = {file.digest: file.size for each in self.installed() for file in each.manifest.files}
+        size = sum({file.digest: file.size for file in manifest.files if file.digest not in held}.values())
+        self.root.mkdir(parents=True, exist_ok=True)
+        left = min(shutil.disk_usage(self.root).free - _DISK_KEPT_FREE, self._bytes_max - sum(held.values()))
+        if size > left:
+            raise DiskFullError(f"{manifest.name} needs {size} bytes more; {max(0, left)} are left for content")
 
     def activate(self, name: str, digest: bytes) -> None:
         """Make an installed version the active one: one atomic rename; older ones than the last good go."""
@@ -157,15 +184,6 @@ class Installer:
             else:
                 os.link(source, path)
             done.setdefault(file.digest, path)
-
-    def _check_room(self, manifest: Manifest) -> None:
-        size = sum(file.size for file in manifest.files)
-        free = shutil.disk_usage(self.root).free - _DISK_KEPT_FREE
-        used = sum(file.size for each in self.installed() for file in each.manifest.files)
-        if size > free or used + size > self._bytes_max:
-            raise DiskFullError(
-                f"{manifest.name} needs {size} bytes; {max(0, min(free, self._bytes_max - used))} are left"
-            )
 
     def _read(self, record: Path) -> Installed | None:
         try:

@@ -36,7 +36,9 @@ log = structlog.get_logger("edge.link")
 
 _HANDSHAKE_TRIES = 4
 _HANDSHAKE_FIRST_S = 3.0
-_REKEY_PAUSE_S = 120.0
+# A gateway that does not know this truck any more (revoked, its database gone) must not cost a handshake a minute.
+_REKEY_PAUSE_S, _REKEY_PAUSE_MAX_S = 120.0, 7_200.0
+_RESOLVED_S = 600.0
 _LOSS_MEMORY = 200
 _SILENT_CONTACTS_TO_TURN = 3
 _MESSAGE_2_BYTES = 80
@@ -48,7 +50,9 @@ class LinkDownError(DigitruckError):
 
 
 class SessionLostError(DigitruckError):
-    """The gateway does not know this session (any more): a new handshake is needed."""
+    """The gateway does not know this session (any more). `renewable`: the next request makes a new one at once."""
+
+    renewable = False
 
 
 class RefusedError(PeerError):
@@ -57,6 +61,11 @@ class RefusedError(PeerError):
     def __init__(self, code: str, text: str) -> None:
         super().__init__(f"the gateway answered {code}: {text}" if text else f"the gateway answered {code}")
         self.code = code
+
+    @property
+    def is_passing(self) -> bool:
+        """Whether the gateway has a trouble of its own (5.xx), so that the same request may do later."""
+        return self.code.startswith("5.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +77,11 @@ class Answered:
 
 
 class Link:
-    """A link and its session. `usable` is what the scheduler is told; `down_since` is monotonic."""
+    """A link and its session.
+
+    `usable` is what the last contact showed, `down_since` since when it is not, and `rests_until` when it may be tried
+    again (both monotonic).
+    """
 
     def __init__(
         self,
@@ -86,6 +99,7 @@ class Link:
         self.name = settings.name
         self.usable = True
         self.down_since = 0.0
+        self.rests_until = 0.0
         self.last_contact: float | None = None
         self.rtt_s: float | None = None
         self.price = settings.price_per_mb
@@ -100,7 +114,10 @@ class Link:
         self._coap: MeteredContext | None = None
         self._session: LinkContext | None = None
         self._opening = asyncio.Lock()
+        self._handshake_failed_at = -1.0
         self._rekey_after = 0.0
+        self._rekey_pause_s = _REKEY_PAUSE_S
+        self._resolved: dict[str, tuple[str, float]] = {}
         self._silent_contacts = 0
 
     @property
@@ -131,25 +148,52 @@ class Link:
         Raises `LinkDownError` (no answer in time), `SessionLostError`, `RefusedError`, `BudgetExceededError`.
         """
         session = await self._ensure_session()
+        try:
+            return await self._request(
+                session, code, path, payload, precedence, cause, timeout_s, query=query, answer_bytes=answer_bytes
+            )
+        except SessionLostError as failure:
+            failure.renewable = self._give_up(session, str(failure))
+            raise
+
+    async def _request(
+        self,
+        session: LinkContext,
+        code: codes.Code,
+        path: str,
+        payload: bytes,
+        precedence: Precedence,
+        cause: str,
+        timeout_s: float,
+        *,
+        query: tuple[str, ...],
+        answer_bytes: int,
+    ) -> Answered:
         message = Message(code=code, mtype=NON, uri_path=[path], uri_query=list(query), payload=payload)
         message.remote = OSCOREAddress(session, await self._remote())
         started = self._monotonic()
         size = len(payload) + sum(len(each) for each in query)
         response = await self._exchange(message, timeout_s, precedence, cause, size, answer_bytes)
         self._heard(self._monotonic() - started)
+        self._rekey_pause_s = _REKEY_PAUSE_S
         if not response.code.is_successful():
             raise RefusedError(str(response.code), response.payload.decode("utf-8", "replace")[:128])
         return Answered(response.payload, self._monotonic() - started)
 
-    def session_lost(self) -> None:
-        """Give up the session; the next request makes a new one, but not more often than every two minutes."""
+    def _give_up(self, session: LinkContext, reason: str) -> bool:
+        """Give a session up, but not too often; return whether the next request makes (or has) a new one."""
+        if self._session is not session:
+            return True  # another request noticed before this one
         now = self._monotonic()
-        if now >= self._rekey_after:
-            self._rekey_after = now + _REKEY_PAUSE_S
-            self._session = None
-            if self._contexts is not None:
-                self._contexts.drop(self.name)
-            log.warning("session.lost", link=self.name, gateway=self.gateway)
+        if now < self._rekey_after:
+            return False
+        self._rekey_after = now + self._rekey_pause_s
+        self._rekey_pause_s = min(_REKEY_PAUSE_MAX_S, 2 * self._rekey_pause_s)
+        self._session = None
+        if self._contexts is not None:
+            self._contexts.drop(self.name)
+        log.warning("session.lost", link=self.name, gateway=self.gateway, reason=reason)
+        return True
 
     async def join(self) -> bytes:
         """Run EDHOC as a truck that the gateway does not know yet; return the credential it was done with."""
@@ -161,9 +205,11 @@ class Link:
         if self._coap is not None:
             await self._coap.shutdown()
             self._coap = None
+        self._spending.close()
 
     def mark_down(self) -> None:
         """Note that the link does not answer; after a few such contacts in a row the next gateway is tried."""
+        self._resolved.clear()
         self._silent_contacts += 1
         if self._silent_contacts >= _SILENT_CONTACTS_TO_TURN:
             self._silent_contacts = 0
@@ -173,8 +219,18 @@ class Link:
             self.down_since = self._monotonic()
             log.warning("link.down", link=self.name, gateway=self.gateway)
 
+    def rest(self, seconds: float) -> None:
+        """Leave the link alone for so long, unless it is heard before."""
+        self.rests_until = max(self.rests_until, self._monotonic() + seconds)
+
+    @property
+    def resting(self) -> bool:
+        """Whether the link failed so lately that it is not worth trying."""
+        return not self.usable and self._monotonic() < self.rests_until
+
     def _heard(self, rtt_s: float) -> None:
         self.last_contact = self._monotonic()
+        self.rests_until = 0.0
         self._silent_contacts = 0
         self.rtt_s = rtt_s if self.rtt_s is None else 0.875 * self.rtt_s + 0.125 * rtt_s
         if not self.usable:
@@ -211,9 +267,15 @@ class Link:
             response = await self._answer(message, timeout_s)
         except LinkDownError:
             self._count(lost=True)
+            self._spending.abandon(charge)
             raise
-        finally:
+        except asyncio.CancelledError:
+            self._spending.abandon(charge)
+            raise
+        except BaseException:
             self._spending.settle(charge)
+            raise
+        self._spending.settle(charge)
         self._count(lost=False)
         return response
 
@@ -255,14 +317,22 @@ class Link:
         return (await self._open()).remote_at((host, int(port)))
 
     async def _resolve(self, host: str) -> str:
+        # Questions to name servers are bytes that no meter sees: ask seldom.
+        known, until = self._resolved.get(host, ("", 0.0))
+        if known and self._monotonic() < until:
+            return known
         try:
             found = await asyncio.get_running_loop().getaddrinfo(host, None)
         except OSError as failure:
             raise LinkDownError(f"{host} does not resolve over {self.name}") from failure
-        return str(found[0][4][0])
+        self._resolved[host] = str(found[0][4][0]), self._monotonic() + _RESOLVED_S
+        return self._resolved[host][0]
 
     async def _ensure_session(self) -> LinkContext:
+        asked_at = self._monotonic()
         async with self._opening:
+            if self._handshake_failed_at >= asked_at:
+                raise LinkDownError(f"no gateway answers over {self.name}")
             if self._session is not None and self._session.sender_sequence_number < OSCORE_REKEY_AFTER:
                 return self._session
             if self._session is None and self._contexts is not None:
@@ -322,5 +392,6 @@ class Link:
             )
             log.info("session.started", link=self.name, gateway=self.gateway)
             return
+        self._handshake_failed_at = self._monotonic()
         self.next_gateway()
         raise LinkDownError(f"no gateway answers over {self.name}")

@@ -25,13 +25,15 @@ from store.parcels import ParcelState
 if TYPE_CHECKING:
     from edge.daemon import Edge
     from edge.installer import Installed
+    from edge.link import Link
 
-_REFRESH_S = 2.0
+# A snapshot costs a look at every parcel and manifest: it is taken when something has changed, or has had time to.
+_REFRESH_S, _IDLE_REFRESH_S = 2.0, 60.0
 _MB = 1_000_000
 
 
 class Situation:
-    """A snapshot that is taken every few seconds; asking for it never waits."""
+    """A snapshot that is taken soon after something changed; asking for it never waits."""
 
     def __init__(self, edge: Edge) -> None:
         self._edge = edge
@@ -39,12 +41,23 @@ class Situation:
         self._installed: tuple[Installed, ...] = ()
         self._state_bytes = 0
         self._free_bytes = 0
+        self._changed = asyncio.Event()
+
+    def touch(self) -> None:
+        """Hear that something changed."""
+        self._changed.set()
 
     async def run(self) -> None:
         """Keep the snapshot fresh, until cancelled."""
         while True:
+            self._changed.clear()
             await self.refresh()
             await asyncio.sleep(_REFRESH_S)
+            try:
+                async with asyncio.timeout(_IDLE_REFRESH_S):
+                    await self._changed.wait()
+            except TimeoutError:
+                continue
 
     async def refresh(self) -> None:
         """Take the snapshot."""
@@ -88,7 +101,7 @@ class Situation:
 
     def active(self, name: str) -> Path | None:
         """Return the folder of the bundle's active version, None if there is none."""
-        return next((each.path for each in self._edge.installer.installed() if each.name == name and each.active), None)
+        return self._edge.installer.active_folder(name)
 
     def bundles(self) -> list[ServedBundle]:
         """Return the bundles whose active version can be served."""
@@ -112,7 +125,19 @@ class Situation:
             rtt_s=link.rtt_s,
             loss=link.loss,
             last_contact_age_s=None if contact is None else edge.clock.monotonic() - contact,
+            note=self._note(link),
         )
+
+    def _note(self, link: Link) -> str:
+        """Say why a link carries nothing, or not everything; empty when it does."""
+        ledger = self._edge.ledger
+        if not link.affordable(Precedence.FLASH):
+            return "the budget of this month is used up"
+        if not link.affordable(Precedence.NORMAL):
+            doubt = ledger.in_doubt(link.name)
+            why = "what was spent this month is not known" if doubt else "the budget of this month is used up"
+            return f"{why}: only flash may use the reserve"
+        return "" if link.settings.bulk else "content waits for a cheaper link"
 
     def _versions(self) -> tuple[VersionStatus, ...]:
         edge = self._edge

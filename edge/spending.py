@@ -2,12 +2,14 @@
 
 A `Charge` is the account of one request. It reserves the worst case in the ledger (the request twice, since a gateway
 that restarted answers the first with a challenge, and the largest answer it may get), collects every datagram that the
-meter attributes to it, and settles. What comes later, or unasked, is charged as it comes. A datagram that no charge
-covers does not leave.
+meter attributes to it, and settles. The charge of a request that nobody waits for any more stays open a while, since
+its answer may still be on its way and would be paid for; what comes later than that, or unasked, is charged as it
+comes. A datagram that no charge covers does not leave.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Final
 
@@ -18,7 +20,11 @@ from store.ledger import RECEIVED, SENT, Ledger, Reservation
 
 # IP and UDP (IPv6: 48 B), CoAP header and token, OSCORE option, code, tag and payload marker, options, EDHOC message_3.
 HEADERS_BYTES_MAX: Final = 170
+# The least that an exchange is reserved for; a larger one finds out when it is reserved.
+EXCHANGE_BYTES_MIN: Final = 1_000
 _STRANGER = "stranger"
+# Longer than any link holds a datagram back; the meter forgets whose it was at about the same time.
+_LATE_S = 60.0
 
 
 class Charge:
@@ -44,6 +50,7 @@ class Spending:
         self._link = link
         self._ledger = ledger
         self._period = period
+        self._late: dict[Charge, asyncio.TimerHandle] = {}
 
     def open(self, precedence: Precedence, cause: str, *, request_bytes: int, answer_bytes: int) -> Charge:
         """Reserve the worst case of a request with payloads of these sizes; raise `BudgetExceededError`."""
@@ -63,8 +70,24 @@ class Spending:
                 received_datagrams=charge.received_datagrams,
             )
 
-    def affordable(self, precedence: Precedence, size: int = 2_000) -> bool:
-        """Return whether the budget holds at least one more exchange of this precedence."""
+    def abandon(self, charge: Charge) -> None:
+        """Settle a request that got no answer in time, but only when none can come any more."""
+        if charge.reservation is not None:
+            self._late[charge] = asyncio.get_running_loop().call_later(_LATE_S, self._too_late, charge)
+
+    def close(self) -> None:
+        """Settle what still waits for late answers."""
+        for charge, timer in self._late.items():
+            timer.cancel()
+            self.settle(charge)
+        self._late.clear()
+
+    def _too_late(self, charge: Charge) -> None:
+        del self._late[charge]
+        self.settle(charge)
+
+    def affordable(self, precedence: Precedence, size: int = EXCHANGE_BYTES_MIN) -> bool:
+        """Return whether the budget holds at least one more small exchange of this precedence."""
         left = self._ledger.left(self._link, precedence, period=self._period())
         return left is None or left >= size
 
@@ -106,7 +129,13 @@ class Unmetered:
     def settle(self, charge: Charge) -> None:
         """Book nothing."""
 
-    def affordable(self, precedence: Precedence, size: int = 2_000) -> bool:
+    def abandon(self, charge: Charge) -> None:
+        """Book nothing."""
+
+    def close(self) -> None:
+        """Have nothing to settle."""
+
+    def affordable(self, precedence: Precedence, size: int = EXCHANGE_BYTES_MIN) -> bool:
         """Return True: there is no budget yet."""
         return True
 

@@ -30,7 +30,7 @@ class LinkStatus:
     """One uplink in this budget period. None: not known (`usable`), no cap (the budget), never (the last contact).
 
     `left_bytes` is less than the budget minus what is spent while some of it is reserved. `rtt_s` is the smoothed round
-    trip, `loss` the share of recent requests without an answer.
+    trip, `loss` the share of recent requests without an answer; `note` says what keeps the link from carrying all.
     """
 
     name: str
@@ -41,6 +41,7 @@ class LinkStatus:
     last_contact_age_s: float | None = None
     rtt_s: float | None = None
     loss: float | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +139,8 @@ def render_status(status: EdgeStatus) -> str:
         ],
         empty="no links are configured",
     )
+    if notes := [f"{link.name}: {link.note}" for link in status.links if link.note]:
+        lines[-1:] = [*notes, ""]
     lines += _table(
         ("version of", "active", "desired", ""),
         [

@@ -3,6 +3,8 @@
 A contact is one period in which a link answers. tenacity is around contacts: when a link stops answering it is left
 alone for a while, longer each time, and everything in flight on it goes back to the queue; inside a contact the
 forwarding machine and its pace do all the repeating. Nothing is sent while nothing waits: an idle truck costs no byte.
+A link that failed is tried with what can wait, and before a dearer link is used for it: that is how a cheap link is
+found again without a byte of probing.
 """
 
 from __future__ import annotations
@@ -10,23 +12,28 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 from aiocoap.numbers import codes
+from msgspec.structs import replace
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_never, wait_random_exponential
 
 from edge.clock import Clock
-from edge.link import Answered, Link, LinkDownError, RefusedError, SessionLostError
-from protocol.errors import BudgetExceededError, PeerError
+from edge.link import Answered, Link, LinkDownError, SessionLostError
+from protocol.errors import BudgetExceededError, DigitruckError, PeerError, QueueFullError
 from protocol.forwarding import Forwarder, Transmit
 from protocol.messages import Ack, Upload, unseal
 from protocol.numbers import PARCEL_WINDOW, PATH_UPLOAD, Precedence
 from protocol.scheduler import LinkView, may_carry
+from store.errors import CommitUnknownError
 from store.parcels import ParcelQueue, Reseal
 from store.writer import Writer
 
 log = structlog.get_logger("edge.uplink")
 
+# A link is down when so many timeouts in a row brought no answer at all, or fewer with so many losses.
+_TIMEOUTS_TO_DOWN = 2
 _LOSSES_TO_DOWN = 4
 _ANSWER_TIMEOUT_MAX_S = 90.0
 _BACKOFF_MAX_S = 300.0
@@ -34,12 +41,17 @@ _BUDGET_PAUSE_S = 60.0
 _SWEEP_S = 60.0
 
 
+# What makes a contact fail without being a fault of this daemon's own: it is tried again, later each time.
+_PASSING = (LinkDownError, PeerError, BudgetExceededError, CommitUnknownError, QueueFullError)
+
+
 @dataclass(frozen=True, slots=True)
 class Contact:
-    """What the rest of the daemon hears after each acknowledgement."""
+    """What the rest of the daemon hears after each acknowledgement; `asked_at` is when its request left (monotonic)."""
 
     link: str
     ack: Ack
+    asked_at: float
 
 
 class Uplink:
@@ -72,10 +84,12 @@ class Uplink:
         self._backoff_max_s = backoff_max_s
         self._forwarder = Forwarder(queue.epoch)
         self._wakes = {link.name: asyncio.Event() for link in links}
-        self._asked_desired = False
         self._hello_wanted = True
         self._sends: set[asyncio.Task[None]] = set()
         self._losses: dict[str, int] = {}
+        self._ended: dict[str, DigitruckError] = {}
+        self._broke_since: dict[tuple[str, bool], float] = {}
+        self._broke_until: dict[tuple[str, bool], float] = {}
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -84,13 +98,19 @@ class Uplink:
             for link in self.links.values():
                 group.create_task(self._run_link(link), name=f"uplink-{link.name}")
 
+    async def close(self) -> None:
+        """Stop waiting for answers; what was under way waits in the queue as if it had not been sent."""
+        for task in self._sends:
+            task.cancel()
+        await asyncio.gather(*self._sends, return_exceptions=True)
+
     async def reload(self) -> None:
         """Offer what waits in the queue; call it whenever a parcel was added."""
         if self._forwarder.room:
             waiting = await self._writer.run(lambda: self._queue.load_window(2 * PARCEL_WINDOW))
             if waiting and waiting[0].epoch != self._forwarder.epoch:
-                if self._forwarder.in_flight or self._forwarder.room < 2 * PARCEL_WINDOW:
-                    return
+                if self._forwarder.in_flight:
+                    return  # the acknowledgement of what flies leads here again
                 self._forwarder = Forwarder(waiting[0].epoch)
             self._forwarder.offer([each.waiting() for each in waiting])
         self.wake()
@@ -100,46 +120,89 @@ class Uplink:
         for event in self._wakes.values():
             event.set()
 
-    def views(self) -> tuple[LinkView, ...]:
-        """Return the links as the scheduler sees them."""
-        now = self._clock.monotonic()
-        return tuple(
-            LinkView(
-                name=link.name,
-                price=link.price,
-                usable=link.usable,
-                unusable_s=0.0 if link.usable else now - link.down_since,
-                bulk=link.settings.bulk,
-            )
-            for link in self.links.values()
-        )
-
     def may(self, link: Link, precedence: Precedence) -> bool:
         """Return whether this link should carry this precedence now."""
-        views = self.views()
-        # A link that is down is asked as if it were up: whether it is worth trying it again.
-        mine = next(each for each in views if each.name == link.name)
-        trying = LinkView(mine.name, mine.price, True, mine.unusable_s, mine.bulk)
-        return may_carry(trying, views, precedence, patience_s=self.patience_s) and self._affordable(
-            link.name, precedence
-        )
+        if link.resting or self._unusable_since(link, precedence, trying=True) is not None:
+            return False
+        urgent = precedence <= Precedence.PRIORITY
+        now = self._clock.monotonic()
+        views, mine = [], None
+        for each in self.links.values():
+            # What can wait goes to a link that may be up again first; what cannot, only to one that is up.
+            since = self._unusable_since(each, precedence, trying=not urgent)
+            usable = since is None or each is link
+            unusable_s = 0.0 if since is None else now - since
+            view = LinkView(each.name, each.price, usable, unusable_s, each.settings.bulk)
+            views.append(view)
+            mine = view if each is link else mine
+        assert mine is not None
+        if urgent and not link.usable and any(view.usable for view in views if view is not mine):
+            return False
+        return may_carry(mine, views, precedence, patience_s=self.patience_s)
+
+    def _unusable_since(self, link: Link, precedence: Precedence, *, trying: bool) -> float | None:
+        """Return since when a link cannot carry this, None when it can. `trying`: a link that is worth a try can."""
+        since = None
+        if link.resting or not (link.usable or trying):
+            since = link.down_since
+        purse = (link.name, precedence is Precedence.FLASH)
+        now = self._clock.monotonic()
+        if self._affordable(link.name, precedence) and now >= self._broke_until.get(purse, 0.0):
+            self._broke_since.pop(purse, None)
+            return since
+        broke_since = self._broke_since.setdefault(purse, now)
+        return broke_since if since is None else min(since, broke_since)
+
+    def _is_broke(self, link: Link, precedence: Precedence) -> None:
+        """Note that the budget refused a request: it is asked again after a pause, not over and over."""
+        self._broke_until[(link.name, precedence is Precedence.FLASH)] = self._clock.monotonic() + _BUDGET_PAUSE_S
 
     async def _run_link(self, link: Link) -> None:
         while True:
             await self._work_for(link)
             async for attempt in AsyncRetrying(
-                retry=retry_if_exception_type((LinkDownError, RefusedError)),
+                retry=retry_if_exception_type(_PASSING),
                 wait=wait_random_exponential(multiplier=2, max=self._backoff_max_s),
                 stop=stop_never,
-                sleep=self._nap,
-                after=_tell,
+                sleep=partial(self._nap, link),
+                after=partial(_tell, link.name),
             ):
                 with attempt:
                     if self._wants(link):
-                        await self._contact(link)
+                        await self._try_contact(link)
 
-    async def _nap(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
+    async def _try_contact(self, link: Link) -> None:
+        try:
+            await self._contact(link)
+        except BudgetExceededError:
+            self._is_broke(link, Precedence.PRIORITY)
+            raise
+        except (LinkDownError, PeerError):
+            link.mark_down()
+            raise
+
+    async def _nap(self, link: Link, seconds: float) -> None:
+        """Leave a link alone, unless something else (a download) hears it meanwhile, or a flash comes up."""
+        link.rest(seconds)
+        # The other links may carry now what this one did not.
+        self.wake()
+        end = self._clock.monotonic() + seconds
+        flash_waits = self._forwarder.peek(link.name) is Precedence.FLASH
+        while (left_s := end - self._clock.monotonic()) > 0:
+            if not link.usable and not link.resting:
+                break
+            if not flash_waits and self._forwarder.peek(link.name) is Precedence.FLASH:
+                link.rests_until = 0.0
+                break
+            wake = self._wakes[link.name]
+            wake.clear()
+            try:
+                async with asyncio.timeout(left_s):
+                    await wake.wait()
+            except TimeoutError:
+                break
+            if link.usable and self._wants(link):
+                break
 
     async def _work_for(self, link: Link) -> None:
         """Wait until this link has something to do."""
@@ -163,28 +226,25 @@ class Uplink:
         """Send what this link should carry until nothing is left; raise `LinkDownError` when it stops answering."""
         self._forwarder.new_contact()
         self._losses[link.name] = 0
+        self._ended.pop(link.name, None)
         if self._hello_wanted:
             await self._hello(link)
         try:
             while True:
                 self._pump(link)
                 if not len(self._forwarder.flight(link.name)):
-                    if self._forwarder.room == 0 or not self._wants(link):
-                        return
-                    await asyncio.sleep(0)
+                    return
                 await self._pause(link)
-                self._count_losses(link)
+                self._count_losses()
+                self._check_contact(link)
         finally:
-            for number in list(self._numbers(link)):
+            for number in list(self._forwarder.numbers_in_flight(link.name)):
                 self._forwarder.handle_loss(link.name, number)
-
-    def _numbers(self, link: Link) -> list[int]:
-        return self._forwarder.numbers_in_flight(link.name)
 
     def _pump(self, link: Link) -> None:
         while self._wants(link):
             transmit = self._forwarder.poll_transmit(
-                link.name, self._clock.monotonic(), ask_time=self._clock.wall_s() is None
+                link.name, self._clock.monotonic(), ask_time=self._clock.wants_time
             )
             if transmit is None:
                 return
@@ -197,41 +257,60 @@ class Uplink:
         wake = self._wakes[link.name]
         wake.clear()
         until = self._forwarder.poll_timeout()
-        wait_s = 0.05 if until is None else max(0.01, until - self._clock.monotonic())
+        wait_s = 0.0 if until is None else max(0.01, until - self._clock.monotonic())
         try:
             async with asyncio.timeout(wait_s):
                 await wake.wait()
         except TimeoutError:
             return
 
-    def _count_losses(self, link: Link) -> None:
-        lost = self._forwarder.handle_timeout(self._clock.monotonic())
-        if lost:
-            self._losses[link.name] = self._losses.get(link.name, 0) + lost
-        if self._losses.get(link.name, 0) >= _LOSSES_TO_DOWN:
-            link.mark_down()
-            self.wake()
+    def _count_losses(self) -> None:
+        before = {name: len(self._forwarder.flight(name)) for name in self.links}
+        if self._forwarder.handle_timeout(self._clock.monotonic()):
+            for name, count in before.items():
+                self._losses[name] = self._losses.get(name, 0) + count - len(self._forwarder.flight(name))
+
+    def _check_contact(self, link: Link) -> None:
+        """Raise what ended the contact: an error that its requests met, or silence."""
+        failure = self._ended.pop(link.name, None)
+        if failure is not None:
+            raise failure
+        losses, timeouts = self._losses.get(link.name, 0), self._forwarder.flight(link.name).pace.backoffs
+        if losses and (timeouts >= _TIMEOUTS_TO_DOWN or (timeouts and losses >= _LOSSES_TO_DOWN)):
             raise LinkDownError(f"{link.name} does not answer")
 
     async def _send(self, link: Link, transmit: Transmit) -> None:
         forwarder, epoch = self._forwarder, self._forwarder.epoch
-        allowed = await self._writer.run(
-            lambda: self._queue.mark_sent(epoch, transmit.sequences, self._clock.at_least_s())
-        )
-        if len(allowed) < len(transmit.sequences):
-            forwarder.withdraw(set(transmit.sequences) - set(allowed))
-        cause = unseal(transmit.upload.parcels[0]).kind.name.lower()
         try:
-            answered = await self._request(link, transmit.upload.encode(), transmit.precedence, cause)
+            allowed = await self._writer.run(
+                lambda: self._queue.mark_sent(epoch, transmit.sequences, self._clock.at_least_s())
+            )
+            upload = _without(transmit, allowed)
+            if len(allowed) < len(transmit.sequences):
+                forwarder.withdraw(set(transmit.sequences) - set(allowed))
+            if not upload.parcels:
+                forwarder.handle_loss(link.name, transmit.number)
+                self._wakes[link.name].set()
+                return
+            cause = unseal(upload.parcels[0]).kind.name.lower()
+            asked_at = self._clock.monotonic()
+            answered = await self._request(link, upload.encode(), transmit.precedence, cause)
             ack = Ack.decode(answered.payload)
-        except (LinkDownError, SessionLostError, RefusedError, BudgetExceededError, PeerError) as failure:
+            self._losses[link.name] = 0
+            settled = forwarder.handle_ack(link.name, transmit.number, ack, self._clock.monotonic())
+            now_s = self._clock.at_least_s()
+            await self._writer.run(lambda: self._queue.settle(settled, epoch, now_s, sent=transmit.sequences))
+        except (DigitruckError, asyncio.CancelledError) as failure:
             await self._failed(link, forwarder, transmit, failure)
+            if isinstance(failure, asyncio.CancelledError):
+                raise
             return
-        self._losses[link.name] = 0
-        settled = forwarder.handle_ack(link.name, transmit.number, ack, self._clock.monotonic())
-        now_s = self._clock.at_least_s()
-        await self._writer.run(lambda: self._queue.settle(settled, epoch, now_s, sent=transmit.sequences))
-        await self._acknowledged(link, ack, answered.rtt_s, epoch)
+        try:
+            await self._acknowledged(link, ack, answered.rtt_s, epoch, asked_at)
+        except DigitruckError as failure:
+            # The parcels are settled; what could not be done with the rest of the answer comes with the next one.
+            log.warning("ack.unfinished", link=link.name, reason=str(failure))
+            self.wake()
 
     async def _request(self, link: Link, payload: bytes, precedence: Precedence, cause: str) -> Answered:
         timeout_s = min(_ANSWER_TIMEOUT_MAX_S, 4 * self._forwarder.flight(link.name).pace.rto_s)
@@ -239,44 +318,68 @@ class Uplink:
             codes.POST, PATH_UPLOAD, payload, precedence=precedence, cause=cause, timeout_s=timeout_s
         )
 
-    async def _failed(self, link: Link, forwarder: Forwarder, transmit: Transmit, failure: Exception) -> None:
+    async def _failed(self, link: Link, forwarder: Forwarder, transmit: Transmit, failure: BaseException) -> None:
+        was_in_flight = transmit.number in forwarder.flight(link.name)
         forwarder.handle_loss(link.name, transmit.number)
         await self._writer.run(lambda: self._queue.mark_unanswered(forwarder.epoch, transmit.sequences))
-        if isinstance(failure, SessionLostError):
-            link.session_lost()
-            self._losses[link.name] = self._losses.get(link.name, 0) + 1
-        elif isinstance(failure, LinkDownError | RefusedError):
-            self._losses[link.name] = self._losses.get(link.name, 0) + 1
-        elif isinstance(failure, PeerError):
-            log.warning("ack.unusable", link=link.name, reason=str(failure))
+        if isinstance(failure, BudgetExceededError):
+            self._is_broke(link, transmit.precedence)
+        elif isinstance(failure, LinkDownError):
+            # In flight until now means that no time went by: the socket or the network refused it.
+            if was_in_flight:
+                self._ended[link.name] = failure
+        elif isinstance(failure, SessionLostError):
+            if not failure.renewable:
+                self._ended[link.name] = LinkDownError(str(failure))
+        elif isinstance(failure, DigitruckError):
+            log.warning("upload.failed", link=link.name, reason=str(failure))
+            self._ended[link.name] = failure if isinstance(failure, _PASSING) else LinkDownError(str(failure))
         self._wakes[link.name].set()
 
     async def _hello(self, link: Link) -> None:
         """Ask for the time and the desired state with an upload that carries nothing."""
         payload = Upload(ask_time=True).encode()
+        asked_at = self._clock.monotonic()
         try:
             answered = await self._request(link, payload, Precedence.PRIORITY, "hello")
-        except SessionLostError as failure:
-            link.session_lost()
-            raise LinkDownError(str(failure)) from failure
+        except SessionLostError as lost:
+            if not lost.renewable:
+                raise LinkDownError(str(lost)) from lost
+            try:
+                answered = await self._request(link, payload, Precedence.PRIORITY, "hello")
+            except SessionLostError as again:
+                raise LinkDownError(str(again)) from again
+        ack = Ack.decode(answered.payload)
         self._hello_wanted = False
-        await self._heard(link, Ack.decode(answered.payload), answered.rtt_s)
+        try:
+            await self._heard(link, ack, answered.rtt_s, asked_at)
+        except QueueFullError as failure:
+            # The contact goes on: it is what makes room in the queue.
+            log.warning("ack.unfinished", link=link.name, reason=str(failure))
 
-    async def _acknowledged(self, link: Link, ack: Ack, rtt_s: float, epoch: int) -> None:
+    async def _acknowledged(self, link: Link, ack: Ack, rtt_s: float, epoch: int, asked_at: float) -> None:
         if ack.cumulative or ack.ranges:
             now_s = self._clock.at_least_s()
             applied = await self._writer.run(lambda: self._queue.mark_delivered(ack, epoch, now_s))
             if applied.clashed:
                 await self._writer.run(lambda: self._queue.renumber(applied.clashed, epoch, self._reseal))
-        await self._heard(link, ack, rtt_s)
+        await self._heard(link, ack, rtt_s, asked_at)
         await self.reload()
 
-    async def _heard(self, link: Link, ack: Ack, rtt_s: float) -> None:
+    async def _heard(self, link: Link, ack: Ack, rtt_s: float, asked_at: float) -> None:
         if ack.time_s is not None:
             await self._on_time(ack.time_s, rtt_s)
-        await self._on_contact(Contact(link.name, ack))
+        await self._on_contact(Contact(link.name, ack, asked_at))
 
 
-def _tell(state: RetryCallState) -> None:
+def _without(transmit: Transmit, allowed: Sequence[int]) -> Upload:
+    """Return the upload with only the parcels that may still be sent."""
+    if len(allowed) == len(transmit.sequences):
+        return transmit.upload
+    pairs = zip(transmit.sequences, transmit.upload.parcels, strict=True)
+    return replace(transmit.upload, parcels=tuple(sealed for sequence, sealed in pairs if sequence in set(allowed)))
+
+
+def _tell(link: str, state: RetryCallState) -> None:
     failure = state.outcome.exception() if state.outcome else None
-    log.info("contact.failed", attempt=state.attempt_number, reason=str(failure))
+    log.info("contact.failed", link=link, attempt=state.attempt_number, reason=str(failure))
