@@ -23,6 +23,7 @@ from gateway.api.auth import new_token, token_sha256
 from gateway.api.server import ApiServer, start_api
 from gateway.api.services import Services
 from gateway.coap import Site
+from gateway.commits import GroupCommit
 from gateway.config import DEFAULT_TEXT, GatewayConfig, split_listen
 from gateway.documents import Documents
 from gateway.handlers import Handlers
@@ -135,7 +136,8 @@ class Gateway:
         blobs = BlobStore(data / "blobs")
         self.documents = Documents(self.fleet, keys.freshness, now_ms=self._now_ms)
         await self.documents.load()
-        ingest = Ingest(self.fleet, now_ms=self._now_ms)
+        commits = GroupCommit(self.fleet)
+        ingest = Ingest(self.fleet, commits, now_ms=self._now_ms)
         peers = Peers(self.fleet, entropy=os.urandom, now_ms=self._now_ms)
         self._packs = Packs(data / "packs", blobs, self.fleet, workers=config.pack_workers)
         handlers = Handlers(
@@ -163,7 +165,7 @@ class Gateway:
         telemetry = Telemetry(self.fleet)
         await self._start_api(blobs, telemetry, keys)
         for name, work in (
-            ("ingest", ingest.run),
+            ("commits", commits.run),
             ("ledger", self._ledger.run),
             ("rollups", RollupTask(self.fleet).run),
             ("revocations", lambda: self._watch_trucks(peers)),

@@ -2,20 +2,22 @@
 
 Each parcel's signature is verified over the very bytes that are stored as evidence. What does not verify is refused by
 its sequence and never stored as telemetry; a batch of a schema that is not here yet is parked as it came, and the
-schema asked for. Uploads that arrive while a transaction runs share the next one (group commit).
+schema asked for. Of a batch only the head is read: its rows are decoded when they are rolled up or asked for.
+
+How uploads share transactions is in `gateway.commits`.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 import structlog
 
+from gateway.commits import GroupCommit
 from protocol import cose
-from protocol.batch import decode
+from protocol.batch import peek
 from protocol.errors import MalformedError, PeerError, SignatureError, UnknownEpochError
 from protocol.messages import (
     Ack,
@@ -38,7 +40,6 @@ from store.fleet.evidence import (
     EpochState,
     EventPart,
     IngestItem,
-    IngestResult,
     Part,
     ReceiptPart,
     SchemaPart,
@@ -50,21 +51,20 @@ from store.fleet.records import TruckRecord
 
 log = structlog.get_logger("gateway.ingest")
 
-_GROUP_ITEMS_MAX = 512
-_WAITING_UPLOADS_MAX = 4_096
 _SCHEMAS_CACHED_MAX = 20_000
 _SCHEMAS_ASKED_MAX = 16
-
-_Job = tuple[list[IngestItem], "asyncio.Future[list[IngestResult]]"]
+# Bounds of what the database counts in 64 bits: far beyond any clock, and sums of a few of them still fit.
+_TIME_MS_MAX = 1 << 60
+_BOOT_MAX = (1 << 63) - 1
 
 
 class Ingest:
     """Takes uploads of all trucks into the fleet store."""
 
-    def __init__(self, fleet: FleetStore, *, now_ms: Callable[[], int]) -> None:
+    def __init__(self, fleet: FleetStore, commits: GroupCommit, *, now_ms: Callable[[], int]) -> None:
         self._fleet = fleet
         self._now_ms = now_ms
-        self._jobs: asyncio.Queue[_Job] = asyncio.Queue(_WAITING_UPLOADS_MAX)
+        self._commits = commits
         self._schemas: OrderedDict[tuple[str, int, int], tuple[bytes, Schema]] = OrderedDict()
         self._epochs: dict[str, tuple[int, ...]] = {}
 
@@ -99,7 +99,7 @@ class Ingest:
             if isinstance(item.part, BatchPart) and item.part.schema_digest is None:
                 asked.add(item.part.schema_number)
             items.append(item)
-        state = await self._commit(items) if items else await self._state(truck.name, epoch)
+        state = await self._commit(items) if items else await self._fleet.epoch_state(truck.name, epoch)
         if state is None:
             return Ack(cumulative=0, epoch_unknown=bool(upload.parcels)), tuple(kinds)
         await self._after(truck, items)
@@ -111,40 +111,8 @@ class Ingest:
         )
         return ack, tuple(kinds)
 
-    async def run(self) -> None:
-        """Commit what waits, group by group, until cancelled."""
-        while True:
-            jobs = [await self._jobs.get()]
-            count = len(jobs[0][0])
-            while count < _GROUP_ITEMS_MAX and not self._jobs.empty():
-                jobs.append(self._jobs.get_nowait())
-                count += len(jobs[-1][0])
-            await self._commit_group(jobs)
-
-    async def _commit_group(self, jobs: Sequence[_Job]) -> None:
-        try:
-            results = await self._fleet.ingest([item for items, _ in jobs for item in items])
-        except Exception as error:
-            # What a failed commit left behind is unknown: nobody is acknowledged, every truck sends again.
-            log.exception("ingest.commit_failed", uploads=len(jobs))
-            for _, done in jobs:
-                if not done.done():
-                    done.set_exception(error)
-            return
-        at = 0
-        for items, done in jobs:
-            if not done.done():
-                done.set_result(results[at : at + len(items)])
-            at += len(items)
-
-    async def _commit(self, items: list[IngestItem]) -> EpochState | None:
-        done: asyncio.Future[list[IngestResult]] = asyncio.get_running_loop().create_future()
-        await self._jobs.put((items, done))
-        results = await done
-        return results[-1].state
-
-    async def _state(self, truck: str, epoch: int | None) -> EpochState | None:
-        return await self._fleet.epoch_state(truck, epoch)
+    async def _commit(self, items: Sequence[IngestItem]) -> EpochState | None:
+        return (await self._commits.commit(items))[-1].state
 
     async def _check(
         self,
@@ -160,7 +128,7 @@ class Ingest:
         last: PeerError = UnknownEpochError("none is known")
         for candidate in await self._candidates(truck.name, epoch):
             try:
-                part = await self._part(truck, candidate, payload, sealed, offered)
+                part = await self._part(truck, candidate, payload, sealed, offered, is_named=epoch is not None)
             except SignatureError as error:
                 # Left out, the epoch is one of the newest; if it is none of them, the truck has to name it.
                 last = error if epoch is not None else UnknownEpochError("the parcel verifies under none of them")
@@ -192,9 +160,15 @@ class Ingest:
         payload: Batch | Event | Receipt | SchemaOffer | Tombstone,
         sealed: bytes,
         offered: dict[int, tuple[bytes, Schema]],
+        *,
+        is_named: bool,
     ) -> Part:
         if isinstance(payload, Batch):
             known = offered.get(payload.schema) or await self._schema(truck.name, epoch, payload.schema)
+            if known is None and not is_named:
+                # Nothing but the signature could tell which epoch it is of, and that needs the schema.
+                raise SignatureError("a batch of an unknown schema, and of no named epoch")
+            _check_boot(payload.boot)
             if known is None:
                 # Its signature covers the schema's digest: it is verified when the schema is here (`_unpark`).
                 return BatchPart(payload.schema, None, payload.boot)
@@ -208,8 +182,12 @@ class Ingest:
                 offered[payload.number] = (digest, schema)
                 return SchemaPart(payload.number, digest, payload.schema)
             case Event():
+                _check_boot(payload.boot)
+                _check_time(payload.time_ms)
                 return EventPart(payload.name, payload.time_ms, json.dumps(payload.values), payload.boot)
             case Receipt():
+                if "\0" in payload.name + payload.reason:
+                    raise MalformedError("a text with a NUL character")
                 return ReceiptPart(
                     payload.document,
                     payload.digest,
@@ -222,6 +200,8 @@ class Ingest:
             case Tombstone():
                 if payload.epoch != epoch:
                     raise MalformedError("a tombstone names sequences of its own epoch")
+                if any(first > last for first, last in payload.ranges) or "\0" in payload.reason:
+                    raise MalformedError("a tombstone's ranges begin before they end, and its reason is plain text")
                 return TombstonePart(epoch, payload.ranges, payload.reason, payload.rows)
 
     async def _schema(self, truck: str, epoch: int, number: int) -> tuple[bytes, Schema] | None:
@@ -246,17 +226,24 @@ class Ingest:
             elif isinstance(item.part, EventPart) and item.part.name == "clock":
                 values = json.loads(item.part.values_json)
                 boot, offset_ms = values.get("boot"), values.get("offset_ms")
-                if isinstance(boot, int) and isinstance(offset_ms, int):
+                if type(boot) is int and type(offset_ms) is int:
+                    if not 0 <= boot <= _BOOT_MAX or abs(offset_ms) > _TIME_MS_MAX:
+                        log.warning("clock.refused", truck=truck.name, boot=boot)
+                        continue
                     repaired = await self._fleet.set_clock(truck.name, boot, offset_ms)
                     log.info("clock.repaired", truck=truck.name, batches=repaired)
 
     async def _unpark(self, truck: TruckRecord, epoch: int, offer: SchemaPart) -> None:
         schema = decode_schema(offer.encoded)
+        keys = {truck.signing_key: None}
         while parked := await self._fleet.parked_batches(truck.name, offer.number, epoch):
+            if len(keys) == 1:
+                # A batch that waited since before the truck enrolled anew was signed with the key it had then.
+                keys |= {each.signing_key: None for each in await self._fleet.keys_of(truck.name)}
             good: list[UnparkedBatch] = []
             for record in parked:
                 try:
-                    good.append(_unparked(truck, record, offer.digest, schema))
+                    good.append(_unparked(tuple(keys), record, offer.digest, schema))
                 except PeerError as error:
                     await self._fleet.reject_parked(record.key, str(error), self._now_ms())
             await self._fleet.unpark(good)
@@ -269,16 +256,33 @@ class Ingest:
 
 
 def _batch_part(batch: Batch, digest: bytes, schema: Schema) -> BatchPart:
-    rows = decode(schema, batch.body)
-    if not rows:
-        raise MalformedError("a batch without rows")
-    times = [time for time, _ in rows]
+    first, rows = peek(schema, batch.body)
     tick_ms = 1000 // schema.ticks_per_s
-    return BatchPart(batch.schema, digest, batch.boot, min(times) * tick_ms, max(times) * tick_ms, len(rows))
+    # Until the rows are decoded, they are taken to have come one a period.
+    last = first + (rows - 1) * schema.period_ticks
+    _check_time(first * tick_ms)
+    return BatchPart(batch.schema, digest, batch.boot, first * tick_ms, last * tick_ms, rows)
 
 
-def _unparked(truck: TruckRecord, record: BatchRecord, digest: bytes, schema: Schema) -> UnparkedBatch:
-    verify_parcel(record.sealed, truck.signing_key, truck.name, record.key.epoch, digest)
+def _unparked(keys: Sequence[bytes], record: BatchRecord, digest: bytes, schema: Schema) -> UnparkedBatch:
+    key = record.key
+    for index, signing_key in enumerate(keys):
+        try:
+            verify_parcel(record.sealed, signing_key, key.truck, key.epoch, digest)
+            break
+        except SignatureError:
+            if index == len(keys) - 1:
+                raise
     payload = decode_payload(unseal(record.sealed))
     part = _batch_part(payload, digest, schema)
-    return UnparkedBatch(record.key, digest, part.first_ms or 0, part.last_ms or 0, part.rows or 0)
+    return UnparkedBatch(key, digest, part.first_ms or 0, part.last_ms or 0, part.rows or 0)
+
+
+def _check_boot(boot: int | None) -> None:
+    if boot is not None and boot > _BOOT_MAX:
+        raise MalformedError("a boot's number has more than 63 bits")
+
+
+def _check_time(time_ms: int) -> None:
+    if abs(time_ms) > _TIME_MS_MAX:
+        raise MalformedError("a time that no clock shows")

@@ -20,6 +20,7 @@ from aiocoap.transports.oscore import OSCOREAddress
 
 from gateway.admission import Admission
 from gateway.coap import Site
+from gateway.commits import GroupCommit
 from gateway.documents import Documents
 from gateway.handlers import Handlers
 from gateway.handshakes import Handshakes
@@ -88,7 +89,8 @@ async def open_side(fleet: FleetStore, folder: Path, clock: Clock, *, host: str 
     """Serve until the block ends; another one after it on the same store is a gateway that was restarted."""
     documents = Documents(fleet, Signers().gateway, now_ms=clock.now_ms)
     await documents.load()
-    ingest = Ingest(fleet, now_ms=clock.now_ms)
+    commits = GroupCommit(fleet)
+    ingest = Ingest(fleet, commits, now_ms=clock.now_ms)
     peers = Peers(fleet, entropy=os.urandom, now_ms=clock.now_ms)
     packs = Packs(folder / "packs", BlobStore(folder / "blobs"), fleet)
     ledger = GatewayLedger(fleet, now_ms=clock.now_ms)
@@ -119,7 +121,7 @@ async def open_side(fleet: FleetStore, folder: Path, clock: Clock, *, host: str 
         async for change in fleet.changes.subscribe(after=seen):
             peers.changed(change)
 
-    tasks = [asyncio.create_task(ingest.run()), asyncio.create_task(watch())]
+    tasks = [asyncio.create_task(commits.run()), asyncio.create_task(watch())]
     try:
         yield Side(fleet, clock, documents, ingest, peers, handshakes, packs, ledger, admission, site, context)
     finally:
