@@ -37,7 +37,7 @@ class Cover:
     length: int
 
 
-def pack_frame(data: bytes, prefix: bytes, near: bytes) -> PackedFrame:
+def pack_frame(data: bytes, prefix: bytes, near: bytes, *, ppmd: bool = True) -> PackedFrame:
     """Return the smallest form of a frame that decodes to exactly its bytes.
 
     `near` is the best part of the prefix, as much as a truck holds in memory; only delta frames stand on all of it.
@@ -49,7 +49,7 @@ def pack_frame(data: bytes, prefix: bytes, near: bytes) -> PackedFrame:
     quick = next(len(body) for codec, body, _ in forms if codec is Codec.ZSTD)
     if quick <= _WORTH_A_TRY * len(forms[0][1]):
         forms.append((Codec.ZSTD, squeeze(data, near), near))
-    if not prefix and quick < len(data):
+    if ppmd and not prefix and quick < len(data):
         forms.append((Codec.PPMD, pack_ppmd(data), b""))
     for codec, body, base in sorted(forms, key=lambda form: len(form[1])):
         if body and _decodes(codec, body, base, data):

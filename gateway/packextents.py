@@ -61,7 +61,12 @@ class BlockIndex:
         self._hashes, self._blocks = hashes[order], blocks[order]
 
     def extents(self, frame: Bytes, bytes_max: int) -> tuple[Extent, ...]:
-        """Return the stretches of the base that have most in common with a frame, in the order of the base."""
+        """Return the stretches of the base that have most in common with a frame, in the order of the base.
+
+        A base that fits is taken whole: content that differs in every line has no window that votes.
+        """
+        if self._size <= bytes_max:
+            return (Extent(0, self._size),) if self._size else ()
         covers: defaultdict[int, set[int]] = defaultdict(set)
         wanted = np.unique(sample(frame)[0])
         firsts = np.searchsorted(self._hashes, wanted, side="left")
@@ -70,7 +75,19 @@ class BlockIndex:
             for block in self._blocks[first : min(last, first + _PLACES_A_HASH_MAX)].tolist():
                 covers[block].add(number)
         chosen = _greedy(covers, max(1, bytes_max // BLOCK_BYTES))
-        return self._joined(sorted(chosen))
+        return self._joined(sorted(self._widened(chosen, max(1, bytes_max // BLOCK_BYTES))))
+
+    def _widened(self, chosen: list[int], count: int) -> set[int]:
+        """Return the chosen blocks and, as far as there is room, what lies beside them."""
+        blocks = set(chosen)
+        last = (self._size - 1) // BLOCK_BYTES
+        for step in (1, -1, 2, -2):
+            for block in chosen:
+                if len(blocks) >= count:
+                    return blocks
+                if 0 <= block + step <= last:
+                    blocks.add(block + step)
+        return blocks
 
     def _joined(self, blocks: list[int]) -> tuple[Extent, ...]:
         out: list[Extent] = []

@@ -23,11 +23,14 @@ from protocol.pack.decoder import list_held, order_wanted
 from protocol.pack.frames import PREFIX_BYTES_MAX, Codec
 from protocol.pack.index import VERSION, BaseView, Extent, FrameEntry, Index
 from protocol.pack.manifests import encode_delta
+from protocol.pack.profile import Profile, own_profile
 from store.heldviews import FileSource
 
 FRAME_BYTES = 16 << 20
 NEAR_BYTES = PREFIX_BYTES_MAX
 PREFIX_BYTES = 48 << 20
+SMALL_FRAME_BYTES = 4 << 20
+_ALIKE_RATIO = 50
 
 Progress = Callable[[int, int], None]
 """Told (bytes done, bytes in all) as frames are packed."""
@@ -66,37 +69,78 @@ class _Piece:
 
 
 def encode(
-    wanted: Sequence[tuple[ManifestFile, Path]], held: Sequence[Path], *, progress: Progress = lambda *_: None
+    wanted: Sequence[tuple[ManifestFile, Path]],
+    held: Sequence[Path],
+    *,
+    profile: Profile | None = None,
+    progress: Progress = lambda *_: None,
 ) -> Iterator[bytes]:
-    """Yield the pack that leads from the held files to the wanted ones, its index first."""
+    """Yield the pack that leads from the held files to the wanted ones, its index first.
+
+    `profile` is the truck's (None: the same as this machine's). A held file that is not here is not stood on.
+    """
+    truck, own = profile or own_profile(), own_profile()
+    writer = RecipeWriter(deflate=truck.deflate == own.deflate, zstd=truck.zstd == own.zstd)
     with tempfile.TemporaryFile() as base_file, tempfile.TemporaryFile() as view_file:
         pieces = _write_base(held, base_file)
-        recipes = _write_views(wanted, view_file)
+        recipes = _write_views(wanted, writer, view_file)
         base, views = _mapped(base_file), _mapped(view_file)
-        yield from _encode(base, views, pieces, recipes, progress)
+        yield from _encode(base, views, pieces, recipes, truck.ppmd, progress)
 
 
 def _encode(
-    base: memoryview, views: memoryview, pieces: list[_Piece], recipes: bytes, progress: Progress
+    base: memoryview, views: memoryview, pieces: list[_Piece], recipes: bytes, ppmd: bool, progress: Progress
 ) -> Iterator[bytes]:
     blocks = BlockIndex(base)
-    frames: list[tuple[PackedFrame, int, tuple[Extent, ...]]] = []
+    frames: list[_Frame] = []
+    packer = _Packer(base, blocks, ppmd=ppmd)
     for start in range(0, len(views), FRAME_BYTES):
         data = bytes(views[start : start + FRAME_BYTES])
-        far, near = blocks.extents(data, PREFIX_BYTES), blocks.extents(data, NEAR_BYTES)
-        frame = pack_frame(data, _joined(base, far), _joined(base, near))
-        frames.append((frame, len(data), {Codec.DELTA: far, Codec.ZSTD: near}.get(frame.codec, ())))
+        frames += packer.pack(data)
         progress(start + len(data), len(views))
-    used, moved = _used(pieces, [extents for _, _, extents in frames])
+    used, moved = _used(pieces, [frame.extents for frame in frames])
     entries = [
-        FrameEntry(frame.codec, size, len(frame.body), tuple(moved(each) for each in extents))
-        for frame, size, extents in frames
+        FrameEntry(frame.packed.codec, frame.size, len(frame.packed.body), tuple(moved(each) for each in frame.extents))
+        for frame in frames
     ]
     index = Index(tuple(used), tuple(entries), recipes).encode()
     packed = pack_lzma(index)
     yield bytes([VERSION]) + varint(len(packed)) + varint(len(index)) + packed
-    for frame, _, _ in frames:
-        yield frame.body
+    for frame in frames:
+        yield frame.packed.body
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    packed: PackedFrame
+    size: int
+    extents: tuple[Extent, ...]
+
+
+class _Packer:
+    """Packs slices of the stream: as one frame each, or as several where unlike things lie side by side."""
+
+    def __init__(self, base: memoryview, blocks: BlockIndex, *, ppmd: bool) -> None:
+        self._base = base
+        self._blocks = blocks
+        self._ppmd = ppmd
+
+    def pack(self, data: bytes) -> list[_Frame]:
+        """Return the smallest frames that hold `data`."""
+        whole = self._frame(data, PREFIX_BYTES)
+        # What packs this well is all alike: smaller frames would only lose at their edges.
+        if len(data) <= SMALL_FRAME_BYTES or len(whole.packed.body) * _ALIKE_RATIO < len(data):
+            return [whole]
+        parts = [
+            self._frame(data[at : at + SMALL_FRAME_BYTES], PREFIX_BYTES // 2)
+            for at in range(0, len(data), SMALL_FRAME_BYTES)
+        ]
+        return parts if sum(len(part.packed.body) for part in parts) < len(whole.packed.body) else [whole]
+
+    def _frame(self, data: bytes, prefix_bytes: int) -> _Frame:
+        far, near = self._blocks.extents(data, prefix_bytes), self._blocks.extents(data, NEAR_BYTES)
+        frame = pack_frame(data, _joined(self._base, far), _joined(self._base, near), ppmd=self._ppmd)
+        return _Frame(frame, len(data), {Codec.DELTA: far, Codec.ZSTD: near}.get(frame.codec, ()))
 
 
 def _joined(base: memoryview, extents: Sequence[Extent]) -> bytes:
@@ -108,6 +152,8 @@ def _write_base(held: Sequence[Path], out: BinaryIO) -> list[_Piece]:
     pieces = []
     at = 0
     for number, place in enumerate(held):
+        if not place.exists():
+            continue
         size = place.stat().st_size
         with place.open("rb") as file:
             for chunk in _chunks(file):
@@ -125,9 +171,8 @@ def _write_base(held: Sequence[Path], out: BinaryIO) -> list[_Piece]:
     return pieces
 
 
-def _write_views(wanted: Sequence[tuple[ManifestFile, Path]], out: BinaryIO) -> bytes:
+def _write_views(wanted: Sequence[tuple[ManifestFile, Path]], writer: RecipeWriter, out: BinaryIO) -> bytes:
     """Lay the views of the wanted files end to end, in the order of the pack; return their recipes."""
-    writer = RecipeWriter()
     places = {file.path: place for file, place in wanted}
     recipes = bytearray()
     for file in order_wanted([file for file, _ in wanted]):

@@ -14,7 +14,11 @@ from protocol.pack.containers import CONTAINERS, Kind, member_content, packed_by
 from protocol.pack.cursor import BytesSource, Source, blob, varint
 from protocol.pack.deflate import DeflationSearch
 from protocol.pack.parts import MEMBER_BYTES_HELD, Inner, Member, Method, Packed
-from protocol.pack.zstds import ZSTD_CODE_MAX, repack
+from protocol.pack.zstds import repack
+
+_ZSTD_MISSES_MAX = 3
+# Levels that archives are made with, the usual one first; with and without the size in the frame.
+_ZSTD_CODES = tuple(1 + level + 23 * style for level in (19, 22, 3, 21, 15) for style in (0, 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +33,13 @@ class Opened:
 class RecipeWriter:
     """Opens files; what worked for one is tried first on the next."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, deflate: bool = True, zstd: bool = True) -> None:
+        """Say which libraries give the same bytes on the truck as here."""
+        self._deflate = deflate
+        self._zstd = zstd
         self._deflations = DeflationSearch()
-        self._zstd_codes = [20, 20 + 23, *(code for code in range(1, ZSTD_CODE_MAX + 1) if code not in (20, 43))]
+        self._zstd_codes = list(_ZSTD_CODES)
+        self._zstd_misses = 0
 
     def open(self, source: Source, depth: int = 0, inner: Inner | None = None) -> Opened | None:
         """Return a file opened, or None where it is its own view."""
@@ -71,6 +79,8 @@ class RecipeWriter:
         return Packed([packed], len(packed), crc, adler)
 
     def _code(self, content: bytes, packed: bytes, member: Member) -> int:
+        if not (self._deflate if member.method is Method.DEFLATE else self._zstd):
+            return 0
         if member.method is Method.DEFLATE:
             how = self._deflations.find(content, packed, window_bits=member.window_bits)
             return 0 if how is None else how.code
@@ -78,7 +88,11 @@ class RecipeWriter:
             if b"".join(repack([content], code, len(content))) == packed:
                 self._zstd_codes.remove(code)
                 self._zstd_codes.insert(0, code)
+                self._zstd_misses = 0
                 return code
+        # An archive that another version of zstd made never matches: that is known after a few of its clusters.
+        self._zstd_misses += 1
+        self._zstd = self._zstd_misses < _ZSTD_MISSES_MAX
         return 0
 
 

@@ -8,19 +8,22 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
 import structlog
 
+from gateway.packing import encode
 from protocol import cose
-from protocol.documents import Manifest, parse_document
+from protocol.documents import Manifest, ManifestFile, parse_document
 from protocol.errors import PeerError
 from protocol.messages import PackOffer, PackRequest
 from protocol.numbers import PIECE_BYTES, DocumentKind
 from protocol.pack import encode_pack, wanted_files
+from protocol.pack.decoder import list_held
+from protocol.pack.profile import Profile
 from protocol.wire import Digest, Uint, WireArray
 from store.blobs import BlobStore
 from store.files import publish
@@ -92,13 +95,13 @@ class Packs:
 
     async def _make(self, key: str, request: PackRequest) -> PackEntry:
         manifest = await self._manifest(request.manifest)
-        held: set[bytes] = set()
-        for digest in request.held:
-            held.update(file.digest for file in (await self._manifest(digest)).files)
-        wanted = [str(self._blobs.path(file.digest)) for file in wanted_files(manifest, held)]
+        profile = Profile.decode(request.profile) if request.profile else None
+        held = list_held([(await self._manifest(digest)).files for digest in request.held])
+        wanted = [(file, self._blobs.path(file.digest)) for file in wanted_files(manifest, held)]
+        bases = [self._blobs.path(digest) for digest in held]
         log.info("pack.started", bundle=manifest.name, version=manifest.version, objects=len(wanted))
         loop = asyncio.get_running_loop()
-        entry = await loop.run_in_executor(self._workers, write_pack, wanted, str(self._folder), key)
+        entry = await loop.run_in_executor(self._workers, write_pack, wanted, bases, profile, self._folder, key)
         log.info("pack.finished", bundle=manifest.name, version=manifest.version, bytes=entry.size)
         return entry
 
@@ -110,13 +113,18 @@ class Packs:
         return manifest
 
 
-def write_pack(paths: list[str], folder: str, key: str) -> PackEntry:
-    """Make one pack from the files at `paths` (in a worker process); it is published whole, then named by `key`."""
-    place = Path(folder)
+def write_pack(
+    wanted: Sequence[tuple[ManifestFile, Path]], held: Sequence[Path], profile: Profile | None, place: Path, key: str
+) -> PackEntry:
+    """Make one pack (in a worker process); it is published whole, then named by `key`.
+
+    A truck that sends no profile of its decoders gets a plain pack.
+    """
     temporary = place / f"{key}.new"
     size = 0
+    chunks = encode_pack(_contents(wanted)) if profile is None else encode(wanted, held, profile=profile)
     with temporary.open("wb") as file:
-        for chunk in encode_pack(_contents(paths)):
+        for chunk in chunks:
             file.write(chunk)
             size += len(chunk)
         file.flush()
@@ -128,9 +136,9 @@ def write_pack(paths: list[str], folder: str, key: str) -> PackEntry:
     return entry
 
 
-def _contents(paths: list[str]) -> Iterator[bytes]:
-    for path in paths:
-        with open(path, "rb") as file:
+def _contents(wanted: Sequence[tuple[ManifestFile, Path]]) -> Iterator[bytes]:
+    for _, path in wanted:
+        with path.open("rb") as file:
             while chunk := file.read(_READ_BYTES):
                 yield chunk
 

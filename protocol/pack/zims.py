@@ -50,7 +50,7 @@ class ZimContainer:
         first_dirent = _first_dirent(source, urls, entries, pointers[-1])
         last = min([*marks, *first_dirent], default=source.size)
         derived = pointers_at >= last
-        if source.size - (last - pointers[0]) > META_BYTES_MAX:
+        if pointers[-1] >= last or last > source.size or source.size - (last - pointers[0]) > META_BYTES_MAX:
             return None
         before = _Region(source.read(0, pointers[0]), 0)
         after = _Region(source.read(last, source.size - last), last)
