@@ -288,6 +288,35 @@ class TruckConfig(Struct, frozen=True):
     reason: str
 
 
+class AuditEntry(Struct, frozen=True):
+    """One entry of the audit log; `hash` covers `previous` and the rest (`store.fleet.auditchain`)."""
+
+    id: int
+    at_ms: int
+    actor: str
+    action: str
+    subject: str
+    detail: dict[str, Any]
+    detail_json: str
+    previous: str
+    hash: str
+
+
+class AuditPage(Struct, frozen=True):
+    """A page of the audit log, newest first."""
+
+    items: list[AuditEntry]
+    next: str | None
+
+
+class AuditCheck(Struct, frozen=True):
+    """What the gateway says of its own chain: `broken_at` is the first entry that does not hold."""
+
+    rows: int
+    head: str
+    broken_at: int | None
+
+
 class Change(Struct, frozen=True):
     """One live change: its kind, and what to read again. `id` goes on where a stream broke off."""
 

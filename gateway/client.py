@@ -17,6 +17,8 @@ import msgspec
 from yarl import URL
 
 from gateway.answers import (
+    AuditCheck,
+    AuditPage,
     Budget,
     BudgetPage,
     Change,
@@ -150,6 +152,16 @@ class Client(ApiCalls):
     async def budgets(self, *, limit: int = ITEMS_MAX) -> list[Budget]:
         """Return every truck's budgets this month."""
         return await self.list_all("/v1/budgets", BudgetPage, {}, limit)
+
+    # The audit log.
+
+    async def audit(self, *, after: int | None = None, limit: int = PAGE_ITEMS) -> AuditPage:
+        """Return a page of the audit log, newest first, of the entries before the id `after`."""
+        return await self.get("/v1/audit", AuditPage, {"after": after, "limit": limit})
+
+    async def audit_check(self) -> AuditCheck:
+        """Return what the gateway says of its own chain."""
+        return await self.get("/v1/audit/check", AuditCheck)
 
     # Documents.
 
@@ -317,6 +329,8 @@ class SyncClient:
     ledger = _sync(Client.ledger)
     budget = _sync(Client.budget)
     budgets = _sync(Client.budgets)
+    audit = _sync(Client.audit)
+    audit_check = _sync(Client.audit_check)
     put_document = _sync(Client.put_document)
     document = _sync(Client.document)
     documents = _sync(Client.documents)

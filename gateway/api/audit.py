@@ -1,4 +1,7 @@
-"""The audit log: who changed what and when, each entry holding the hash of the one before it."""
+"""The audit log: who changed what and when, each entry holding the hash of the one before it.
+
+Every field that a hash covers is in the answers, so that a client walks the chain itself (`digitruck audit verify`).
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,11 @@ from gateway.api.shapes import Millis, PageQuery, Shape, number_cursor
 
 
 class AuditShape(Shape, frozen=True):
-    """One change. `hash` covers `previous` and everything else in the entry."""
+    """One change.
+
+    `hash` is SHA-256 over the 32 bytes of `previous` and the JSON array [id, at_ms, actor, action, subject,
+    detail_json], without spaces and with every character beyond ASCII escaped. `detail` is what `detail_json` says.
+    """
 
     id: int
     at_ms: Millis
@@ -20,6 +27,7 @@ class AuditShape(Shape, frozen=True):
     action: str
     subject: str
     detail: dict[str, Any]
+    detail_json: str
     previous: str
     hash: str
 
@@ -44,7 +52,10 @@ class AuditCheckShape(Shape, frozen=True):
 
 @operation("GET", "/v1/audit", tag="audit", needs=ADMIN)
 async def list_audit(call: Call, query: PageQuery) -> AuditPage:
-    """List the changes that were made through this API."""
+    """List who changed what, newest first.
+
+    Each entry was written in the transaction of its change.
+    """
     found = await call.api.fleet.audit_log(after=number_cursor(query.after), limit=query.served + 1)
     items = [
         AuditShape(
@@ -54,6 +65,7 @@ async def list_audit(call: Call, query: PageQuery) -> AuditPage:
             action=each.action,
             subject=each.subject,
             detail=msgspec.json.decode(each.detail_json, type=dict[str, Any]),
+            detail_json=each.detail_json,
             previous=each.previous.hex(),
             hash=each.hash.hex(),
         )

@@ -140,7 +140,6 @@ async def put_blob(call: Call, path: DigestPath) -> UploadShape | web.StreamResp
         if received < piece.size:
             return _answer(202, progress)
         await call.api.fleet.put_blob(path.raw, piece.size, call.actor.name, call.api.services.now_ms())
-        await call.audit("blob.put", path.digest, {"size": piece.size})
         return _answer(201, progress)
 
 

@@ -151,10 +151,6 @@ async def put_signed(call: Call, signed: bytes, kind: DocumentKind) -> web.Strea
         raise Problem(409, str(error)) from error
     except PeerError as error:
         raise Problem(422, str(error)) from error
-    if known is None:
-        await call.audit(
-            f"{kind.name.lower()}.put", record.name, {"digest": record.digest.hex(), "version": record.version}
-        )
     response = json_response(call.request, document_shape(record), 200 if known else 201)
     response.headers["Location"] = f"/v1/documents/{digest.hex()}"
     return response

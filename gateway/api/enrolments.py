@@ -72,11 +72,8 @@ async def create_enrolment(call: Call, body: EnrolmentRequest) -> EnrolmentCode:
     now_ms = services.now_ms()
     expires_ms = now_ms + body.expires_in_s * 1000
     known = await fleet.truck(body.truck)
-    record = await fleet.create_enrolment(
+    await fleet.create_enrolment(
         body.truck, body.group, cose.digest(secret), expires_ms, call.actor.name, now_ms=now_ms
-    )
-    await call.audit(
-        "enrolment.created", body.truck, {"group": body.group, "expires_ms": expires_ms, "enrolment": record.id}
     )
     return EnrolmentCode(
         truck=body.truck, group=body.group, code=code, expires_ms=expires_ms, replaces=known is not None

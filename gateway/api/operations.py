@@ -34,11 +34,6 @@ class Call:
     api: Api
     actor: Actor
 
-    async def audit(self, action: str, subject: str, detail: dict[str, str | int | None] | None = None) -> None:
-        """Write a change into the audit log, in the name of who asked for it."""
-        text = msgspec.json.encode(detail or {}, order="sorted").decode()
-        await self.api.fleet.audit(self.actor.name, action, subject, text, self.api.services.now_ms())
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
@@ -57,7 +52,7 @@ class Operation:
     consumes: str | None
     streams: bool  # the handler reads the body, or writes the answer, at its own pace
     problems: tuple[int, ...]
-    changes: bool  # something, and so is written into the audit log
+    changes: bool  # something, which the store writes into the audit log in the same transaction
     path_type: type[msgspec.Struct] | None
     query_type: type[msgspec.Struct] | None
     body_type: type | None

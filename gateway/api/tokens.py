@@ -87,18 +87,18 @@ async def create_token(call: Call, body: TokenRequest) -> NewToken:
     expires_ms = None if body.expires_in_s is None else now_ms + body.expires_in_s * 1000
     token = new_token()
     try:
-        await call.api.fleet.put_token(token_sha256(token), body.name, body.role, now_ms, expires_ms)
+        await call.api.fleet.put_token(
+            token_sha256(token), body.name, body.role, now_ms, expires_ms, put_by=call.actor.name
+        )
     except TokenNameError as error:
         raise Problem(409, "a token of that name exists; names are not used again") from error
-    await call.audit("token.created", body.name, {"role": body.role, "expires_ms": expires_ms})
     return NewToken(name=body.name, role=body.role, token=token, expires_ms=expires_ms)
 
 
 @operation("DELETE", "/v1/tokens/{name}", tag="tokens", needs=ADMIN)
 async def revoke_token(call: Call, path: TokenPath) -> TokenShape:
     """Revoke a token; the next request that brings it is refused. Revoking it again changes nothing."""
-    if await call.api.fleet.revoke_token(path.name, call.api.services.now_ms()):
-        await call.audit("token.revoked", path.name)
+    await call.api.fleet.revoke_token(path.name, call.api.services.now_ms(), revoked_by=call.actor.name)
     for each in await call.api.fleet.tokens():
         if each.name == path.name:
             return _token(each)

@@ -86,8 +86,7 @@ async def revoke_truck(call: Call, path: TruckPath) -> TruckDetail:
     Revoking it again changes nothing. It comes back only by enrolling anew.
     """
     await known_truck(call, path.truck)
-    if await call.api.fleet.revoke_truck(path.truck, call.api.services.now_ms()):
-        await call.audit("truck.revoked", path.truck)
+    await call.api.fleet.revoke_truck(path.truck, call.api.services.now_ms(), revoked_by=call.actor.name)
     return await _detail(call, path.truck)
 
 

@@ -13,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 import click
 from aiohttp import ClientError
 
+from gateway.cli.audit import audit
 from gateway.cli.bundles import bundle
 from gateway.cli.configs import config
 from gateway.cli.keys import key
@@ -44,6 +45,7 @@ _COMMANDS: tuple[click.Command, ...] = (
     rollout,
     quote,
     watch,
+    audit,
 )
 
 

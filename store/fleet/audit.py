@@ -1,49 +1,58 @@
-"""The audit log: who did what, as a chain of hashes. Changing or removing a row breaks the chain from there on.
+"""The audit log: who did what, as a chain of hashes (`store.fleet.auditchain`).
 
-A chain cannot show that its tail was cut off; whoever must know notes the head's hash elsewhere from time to time.
+Whatever changes the fleet on behalf of a person appends its entry in the transaction of the change itself, as the last
+thing: there is no change without its entry and no entry without its change.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any, Final
 
 from sqlalchemy import Row, insert, select
 
-from store.fleet.database import FleetPart
+from store.fleet.auditchain import BEFORE_FIRST, chained, holds
+from store.fleet.database import Database, FleetPart, Transaction
 from store.fleet.limits import PAGE_MAX
-from store.fleet.records import AuditCheck, AuditRecord
+from store.fleet.records import AuditCheck, AuditNote, AuditRecord
 from store.fleet.tables import audit_log
 
-_BEFORE_FIRST: Final = bytes(32)
+# Who acted when nobody was signed in: the gateway's own command line.
+GATEWAY_ACTOR: Final = "gateway"
+_NEWEST: Final = select(audit_log.c.id, audit_log.c.hash).order_by(audit_log.c.id.desc()).limit(1)
+
+
+def note(
+    actor: str, action: str, subject: str, at_ms: int, detail: Mapping[str, str | int | None] | None = None
+) -> AuditNote:
+    """Return an entry to append; `detail` are a few plain values."""
+    return AuditNote(
+        actor, action, subject, at_ms, json.dumps(dict(detail or {}), sort_keys=True, separators=(",", ":"))
+    )
+
+
+async def append(database: Database, transaction: Transaction, entry: AuditNote) -> AuditRecord:
+    """Append an entry inside the transaction of its change.
+
+    Do it last: on PostgreSQL the chain's lock is held from here until the commit, and whoever waited for a row while
+    holding it could wait for somebody who waits for the lock.
+    """
+    await database.lock(transaction, "audit")
+    last = (await transaction.execute(_NEWEST)).first()
+    record = chained(1, entry, BEFORE_FIRST) if last is None else chained(last.id + 1, entry, last.hash)
+    values = {column.name: getattr(record, column.name) for column in audit_log.c}
+    await transaction.execute(insert(audit_log).values(values))
+    return record
 
 
 class Audit(FleetPart):
     """The log of changes that people made."""
 
-    async def audit(self, actor: str, action: str, subject: str, detail_json: str, now_ms: int) -> AuditRecord:
-        """Append an entry and return it."""
-        newest = select(audit_log.c.id, audit_log.c.hash).order_by(audit_log.c.id.desc()).limit(1)
+    async def audit(self, entry: AuditNote) -> AuditRecord:
+        """Append an entry that belongs to no change of the database, and return it."""
         async with self._database.write() as transaction:
-            await self._database.lock(transaction, "audit")
-            last = (await transaction.execute(newest)).first()
-            number, previous = (1, _BEFORE_FIRST) if last is None else (last.id + 1, last.hash)
-            hashed = _hash(number, now_ms, actor, action, subject, detail_json, previous)
-            record = AuditRecord(number, now_ms, actor, action, subject, detail_json, previous, hashed)
-            await transaction.execute(
-                insert(audit_log).values(
-                    id=number,
-                    at_ms=now_ms,
-                    actor=actor,
-                    action=action,
-                    subject=subject,
-                    detail_json=detail_json,
-                    previous=previous,
-                    hash=hashed,
-                )
-            )
-        return record
+            return await append(self._database, transaction, entry)
 
     async def audit_log(self, after: int | None = None, limit: int = 100) -> list[AuditRecord]:
         """Return entries, newest first; `after` is the id of the last one of the page before."""
@@ -55,23 +64,17 @@ class Audit(FleetPart):
 
     async def verify_audit(self) -> AuditCheck:
         """Walk the whole chain and say where it breaks, if it does."""
-        rows, head = 0, _BEFORE_FIRST
+        rows, head = 0, BEFORE_FIRST
         while True:
             query = select(audit_log).where(audit_log.c.id > rows).order_by(audit_log.c.id).limit(PAGE_MAX)
             async with self._database.read() as connection:
                 page = [_record(row) for row in await connection.execute(query)]
             for entry in page:
-                hashed = _hash(entry.id, entry.at_ms, entry.actor, entry.action, entry.subject, entry.detail_json, head)
-                if entry.id != rows + 1 or entry.previous != head or entry.hash != hashed:
+                if entry.id != rows + 1 or entry.previous != head or not holds(entry):
                     return AuditCheck(rows, head, entry.id)
                 rows, head = entry.id, entry.hash
             if not page:
                 return AuditCheck(rows, head, None)
-
-
-def _hash(number: int, at_ms: int, actor: str, action: str, subject: str, detail_json: str, previous: bytes) -> bytes:
-    content = json.dumps([number, at_ms, actor, action, subject, detail_json], separators=(",", ":"))
-    return hashlib.sha256(previous + content.encode()).digest()
 
 
 def _record(row: Row[Any]) -> AuditRecord:

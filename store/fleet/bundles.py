@@ -9,6 +9,7 @@ from collections.abc import Collection
 
 from sqlalchemy import ColumnElement, and_, delete, or_, select
 
+from store.fleet import audit
 from store.fleet.database import FleetPart
 from store.fleet.limits import PAGE_MAX
 from store.fleet.records import BlobRecord, BundleRecord, UploadRecord
@@ -42,8 +43,11 @@ class Bundles(FleetPart):
         """Note that the folder holds a blob in full; its upload is over. Repeats do nothing."""
         values = {"digest": digest, "size": size, "put_by": put_by, "received_ms": now_ms}
         async with self._database.write() as transaction:
-            await transaction.execute(self._database.insert(blobs).values(values).on_conflict_do_nothing())
+            fresh = await transaction.execute(self._database.insert(blobs).values(values).on_conflict_do_nothing())
             await transaction.execute(delete(uploads).where(uploads.c.digest == digest))
+            if fresh.rowcount > 0:
+                entry = audit.note(put_by, "blob.put", digest.hex(), now_ms, {"size": size})
+                await audit.append(self._database, transaction, entry)
 
     async def blob(self, digest: bytes) -> BlobRecord | None:
         """Return what is known of a blob that is here in full."""

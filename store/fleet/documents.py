@@ -13,10 +13,11 @@ from sqlalchemy import ColumnElement, Row, and_, insert, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from protocol.numbers import DocumentKind
+from store.fleet import audit
 from store.fleet.database import FleetPart, Transaction
 from store.fleet.errors import DocumentConflictError
 from store.fleet.limits import PAGE_MAX
-from store.fleet.records import BundleRecord, DesiredRecord, DocumentRecord, DocumentSummary
+from store.fleet.records import AuditNote, BundleRecord, DesiredRecord, DocumentRecord, DocumentSummary
 from store.fleet.tables import bundles, desired_states, document_trucks, documents
 
 _SUMMARY: Final = [column for column in documents.c if column.name not in ("signed", "stream")]
@@ -63,6 +64,7 @@ class Documents(FleetPart):
                 transaction.note("bundle", subject=f"{bundle.name}/{bundle.label}", at_ms=document.received_ms)
             kind = "config" if document.kind is DocumentKind.CONFIG else "document"
             transaction.note(kind, subject=document.digest.hex(), at_ms=document.received_ms)
+            await audit.append(self._database, transaction, _entry(document))
             return True
 
     async def document(self, digest: bytes) -> DocumentRecord | None:
@@ -143,6 +145,12 @@ class Documents(FleetPart):
             if row is None:
                 return None
             return _record(row, await _addressed(connection, [row]))
+
+
+def _entry(document: DocumentRecord) -> AuditNote:
+    action = f"{document.kind.name.lower()}.put"
+    detail: dict[str, str | int | None] = {"digest": document.digest.hex(), "version": document.version}
+    return audit.note(document.put_by, action, document.name, document.received_ms, detail)
 
 
 def _stream(kind: DocumentKind, name: str) -> bytes:

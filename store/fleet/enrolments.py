@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Row, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
+from store.fleet import audit
 from store.fleet.database import FleetPart, Transaction
 from store.fleet.errors import EnrolmentError, EnrolmentReason
 from store.fleet.limits import PAGE_MAX
@@ -41,6 +42,9 @@ class Enrolments(FleetPart):
             made = await transaction.execute(insert(enrolments).values(values).returning(enrolments))
             record = _record(made.one())
             transaction.note("enrolment", truck=truck, subject=str(record.id), at_ms=now_ms)
+            detail: dict[str, str | int | None] = {"group": group, "expires_ms": expires_ms, "enrolment": record.id}
+            entry = audit.note(created_by, "enrolment.created", truck, now_ms, detail)
+            await audit.append(self._database, transaction, entry)
             return record
 
     async def redeem_enrolment(
@@ -54,6 +58,9 @@ class Enrolments(FleetPart):
                 await _put_truck(transaction, truck, group, signing_key, credential, kid_cred, now_ms)
                 transaction.note("truck", truck=truck, at_ms=now_ms)
                 record = await read_truck(transaction, truck)
+                # No name of a person's token has a slash in it.
+                entry = audit.note(f"truck/{truck}", "truck.enrolled", truck, now_ms, {"key": signing_key.hex()})
+                await audit.append(self._database, transaction, entry)
         except IntegrityError as error:
             # The keys' columns are unique over all trucks: no two trucks share a secret.
             raise EnrolmentError(EnrolmentReason.KEY_TAKEN) from error

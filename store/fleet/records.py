@@ -235,6 +235,17 @@ class TokenRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class AuditNote:
+    """Who did what to what: an entry of the audit log before it has its place in the chain."""
+
+    actor: str
+    action: str
+    subject: str
+    at_ms: int
+    detail_json: str = "{}"
+
+
+@dataclass(frozen=True, slots=True)
 class AuditRecord:
     """One link of the audit chain: `hash` covers `previous` (the hash of the row before) and all the rest."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import insert, select, update
 from sqlalchemy.exc import IntegrityError
 
+from store.fleet import audit
 from store.fleet.database import FleetPart
 from store.fleet.errors import TokenNameError
 from store.fleet.records import TokenRecord
@@ -15,7 +16,14 @@ class Tokens(FleetPart):
     """Tokens by hash and by name."""
 
     async def put_token(
-        self, token_sha256: bytes, name: str, role: str, created_ms: int, expires_ms: int | None = None
+        self,
+        token_sha256: bytes,
+        name: str,
+        role: str,
+        created_ms: int,
+        expires_ms: int | None = None,
+        *,
+        put_by: str = audit.GATEWAY_ACTOR,
     ) -> None:
         """Keep a token; raise `TokenNameError` if one of this name, revoked or not, exists."""
         values = {
@@ -25,9 +33,11 @@ class Tokens(FleetPart):
             "created_ms": created_ms,
             "expires_ms": expires_ms,
         }
+        entry = audit.note(put_by, "token.created", name, created_ms, {"role": role, "expires_ms": expires_ms})
         try:
             async with self._database.write() as transaction:
                 await transaction.execute(insert(tokens).values(values))
+                await audit.append(self._database, transaction, entry)
         except IntegrityError as error:
             raise TokenNameError(f"a token named {name} exists already: choose another name") from error
 
@@ -44,10 +54,13 @@ class Tokens(FleetPart):
             found = await connection.execute(select(tokens).order_by(tokens.c.name))
             return [TokenRecord(**row) for row in found.mappings()]
 
-    async def revoke_token(self, name: str, now_ms: int) -> bool:
+    async def revoke_token(self, name: str, now_ms: int, *, revoked_by: str = audit.GATEWAY_ACTOR) -> bool:
         """Revoke a token; return False if there is none of this name that is not revoked."""
         async with self._database.write() as transaction:
             revoked = await transaction.execute(
                 update(tokens).where(tokens.c.name == name, tokens.c.revoked_ms.is_(None)).values(revoked_ms=now_ms)
             )
-            return revoked.rowcount > 0
+            if revoked.rowcount == 0:
+                return False
+            await audit.append(self._database, transaction, audit.note(revoked_by, "token.revoked", name, now_ms))
+            return True

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Row, Select, and_, delete, select, update
 
 from protocol.numbers import DocumentKind, Outcome
+from store.fleet import audit
 from store.fleet.database import Executes, FleetPart, Transaction
 from store.fleet.errors import UnknownTruckError
 from store.fleet.limits import PAGE_MAX
@@ -80,7 +81,7 @@ class Trucks(FleetPart):
         async with self._database.read() as connection:
             return [_record(row) for row in await connection.execute(query)]
 
-    async def revoke_truck(self, name: str, now_ms: int) -> bool:
+    async def revoke_truck(self, name: str, now_ms: int, *, revoked_by: str = audit.GATEWAY_ACTOR) -> bool:
         """Cut a truck off: its contexts and unused codes go at once. False if it is unknown or cut off already."""
         async with self._database.write() as transaction:
             revoked = await transaction.execute(
@@ -93,6 +94,7 @@ class Trucks(FleetPart):
                 delete(enrolments).where(enrolments.c.truck == name, enrolments.c.redeemed_ms.is_(None))
             )
             transaction.note("revoked", truck=name, at_ms=now_ms)
+            await audit.append(self._database, transaction, audit.note(revoked_by, "truck.revoked", name, now_ms))
             return True
 
     async def heard(self, name: str, link: str, now_ms: int, address: str | None = None) -> None:

@@ -35,6 +35,8 @@ READ: dict[str, type[msgspec.Struct]] = {
     "GET /v1/documents": answers.DocumentPage,
     "GET /v1/trust": answers.Trust,
     "GET /v1/trucks/{truck}/config": answers.TruckConfig,
+    "GET /v1/audit": answers.AuditPage,
+    "GET /v1/audit/check": answers.AuditCheck,
     "GET /v1/bundles": contentanswers.BundlePage,
     "GET /v1/bundles/{name}/{version}": contentanswers.BundleDetail,
     "PUT /v1/blobs/{digest}": contentanswers.Upload,

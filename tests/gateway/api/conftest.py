@@ -33,7 +33,7 @@ from protocol.numbers import DocumentKind, Outcome, Precedence
 from protocol.trust import TrustedSet, version_name
 from store.blobs import BlobStore
 from store.fleet.fleet import FleetStore
-from store.fleet.records import BundleRecord, Direction, DocumentRecord, LedgerEntry
+from store.fleet.records import AuditRecord, BundleRecord, Direction, DocumentRecord, LedgerEntry
 from tests.gateway.fleets import NOW_MS, NOW_S, Signers, Truck, add_truck, copied_fleet, truck_key
 
 
@@ -121,6 +121,10 @@ class Gateway:
             method, self.base + path, headers=headers, allow_redirects=False, **kwargs
         ) as response:
             return Answer(response.status, response.headers.copy(), await response.read())
+
+    async def log(self) -> list[AuditRecord]:
+        """Return what people did, newest first: the audit log without the tokens that the fixtures made."""
+        return [each for each in await self.fleet.audit_log() if each.actor != "gateway"]
 
     async def get(self, path: str, **kwargs: Any) -> Answer:
         return await self.ask("GET", path, **kwargs)

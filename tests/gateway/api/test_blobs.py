@@ -34,7 +34,7 @@ async def test_a_whole_blob_is_put_and_fetched(gateway: Gateway) -> None:
     assert fetched.headers["Content-Disposition"] == "attachment"
     assert "sandbox" in fetched.headers["Content-Security-Policy"]
     assert await gateway.fleet.missing_blobs([DIGEST]) == []
-    assert [each.action for each in await gateway.fleet.audit_log()] == ["blob.put"]
+    assert [each.action for each in await gateway.log()] == ["blob.put"]
 
 
 async def test_pieces_resume_where_they_stopped(gateway: Gateway) -> None:

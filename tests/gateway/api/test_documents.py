@@ -22,7 +22,7 @@ async def test_a_document_is_put_once_and_fetched_as_it_was_signed(gateway: Gate
     assert (first.json["kind"], first.json["version"], first.json["trucks"]) == ("config", 1, ["ke-arrow"])
     fetched = await gateway.get(first.headers["Location"])
     assert (fetched.body, fetched.media) == (signed, "application/cose")
-    log = await gateway.fleet.audit_log()
+    log = await gateway.log()
     assert [(each.actor, each.action) for each in log] == [("the-operator", "config.put")]
 
 

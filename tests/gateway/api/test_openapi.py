@@ -154,7 +154,7 @@ async def test_every_change_is_in_the_audit_log_once(world: World) -> None:
         assert (await request(world, each)).status == each.status
         after = await world.gateway.fleet.audit_log(limit=1000)
         assert len(after) - len(before) == (1 if each.changes else 0), each.name
-        assert all(entry.actor == "the-admin" for entry in after)
+        assert all(entry.actor == "the-admin" for entry in after[: len(after) - len(before)])
     assert (await world.gateway.fleet.verify_audit()).broken_at is None
 
 

@@ -29,7 +29,7 @@ async def test_a_new_token_signs_in_until_it_is_revoked(gateway: Gateway, tmp_pa
     for _ in range(2):
         assert (await gateway.ask("DELETE", "/v1/tokens/amina")).json["revoked_ms"] == NOW_MS
     assert (await session(gateway, made["token"])).status == 401
-    actions = [each.action for each in await gateway.fleet.audit_log()]
+    actions = [each.action for each in await gateway.log()]
     assert actions == ["token.revoked", "token.created"]
 
 

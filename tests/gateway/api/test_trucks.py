@@ -51,7 +51,7 @@ async def test_a_revoked_truck_stays_listed_and_is_revoked_once(world: World) ->
         assert (answer.status, answer.json["revoked_ms"]) == (200, NOW_MS)
     (listed,) = (await world.gateway.get("/v1/trucks")).json["items"]
     assert listed["revoked_ms"] == NOW_MS
-    log = await world.gateway.fleet.audit_log()
+    log = await world.gateway.log()
     assert [each.action for each in log].count("truck.revoked") == 1
 
 

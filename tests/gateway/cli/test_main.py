@@ -32,7 +32,7 @@ COMMANDS = list(walk(command))
 LISTINGS = {
     "trucks", "truck", "events", "coverage", "ledger", "samples", "watch", "quote", "budget show", "key show",
     "trust show", "config show", "config diff", "config history", "bundle list", "bundle show", "rollout list",
-    "rollout show", "enrol",
+    "rollout show", "enrol", "audit log", "audit verify",
 }  # fmt: skip
 
 
