@@ -7,6 +7,7 @@ The desired state of a truck is signed with the gateway's freshness key, and onl
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 import structlog
@@ -45,6 +46,9 @@ class Documents:
         self._key = freshness_key
         self._now_ms = now_ms
         self._trust: TrustedSet | None = None
+        # Two documents at once could both be the first root, and two desired states could get one version.
+        self._accepting = asyncio.Lock()
+        self._signing = asyncio.Lock()
         self._root_digest: bytes | None = None
 
     @property
@@ -74,9 +78,15 @@ class Documents:
 
         The same bytes again give the same record: a publisher's script may repeat itself.
         """
+        async with self._accepting:
+            return await self._accept(signed, actor)
+
+    async def _accept(self, signed: bytes, actor: str) -> DocumentRecord:
         digest = cose.digest(signed)
         known = await self._fleet.document(digest)
         if known is not None:
+            # It may be pushed again because the first answer never came: then not everybody may have been told.
+            await self._refresh_affected(read_document(cose.parse(signed).payload))
             return known
         parts = cose.parse(signed)
         document = read_document(parts.payload)
@@ -172,6 +182,10 @@ class Documents:
 
     async def refresh(self, truck: TruckRecord) -> None:
         """Make the truck's desired state anew if what it should have has changed."""
+        async with self._signing:
+            await self._refresh(truck)
+
+    async def _refresh(self, truck: TruckRecord) -> None:
         entries = await self._entries(truck)
         current = await self._fleet.desired(truck.name)
         version = 1

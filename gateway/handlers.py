@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+from collections import OrderedDict
 from collections.abc import Callable
 
 import structlog
@@ -35,6 +36,9 @@ from store.fleet.records import TruckRecord
 
 log = structlog.get_logger("gateway.handlers")
 
+# What UDP and OSCORE leave of the 64 KiB that IP can carry, in fragments.
+_DATAGRAM_BYTES_MAX = 60_000
+_LARGE_BYTES_MAX = 32 << 20
 _CAUSES = {kind: kind.name.lower() for kind in ParcelKind}
 
 
@@ -59,6 +63,7 @@ class Handlers:
         self._packs = packs
         self._gateway_key = gateway_key
         self._now_ms = now_ms
+        self._large: OrderedDict[bytes, bytes] = OrderedDict()
 
     def table(self) -> dict[tuple[int, str], Handler]:
         """Return the map that the site dispatches by."""
@@ -107,6 +112,8 @@ class Handlers:
         record = await self._fleet.document(_digest(request.query))
         if record is None:
             raise PeerError("no such document is here")
+        if len(record.signed) > _DATAGRAM_BYTES_MAX:
+            raise PeerError("the document is larger than a datagram: fetch it in pieces")
         return Answer(record.signed, "document", Precedence.PRIORITY)
 
     async def pieces(self, request: Request) -> Answer:
@@ -116,14 +123,25 @@ class Handlers:
         data = self._packs.read_piece(wanted.digest, wanted.first)
         cause, precedence = "content", Precedence.BULK
         if data is None:
-            record = await self._fleet.document(wanted.digest)
-            if record is None:
-                raise PeerError("no such object is here")
-            data = record.signed[wanted.first * PIECE_BYTES : (wanted.first + 1) * PIECE_BYTES]
+            signed = await self._large_document(wanted.digest)
+            data = signed[wanted.first * PIECE_BYTES : (wanted.first + 1) * PIECE_BYTES]
             cause, precedence = "document", Precedence.PRIORITY
         if not data:
             raise MalformedError("the object ends before that piece")
         return Answer(data, cause, precedence)
+
+    async def _large_document(self, digest: bytes) -> bytes:
+        """Return a document's bytes; the last few are kept, since each of thousands of pieces asks for them."""
+        signed = self._large.get(digest)
+        if signed is None:
+            record = await self._fleet.document(digest)
+            if record is None:
+                raise PeerError("no such object is here")
+            signed = self._large[digest] = record.signed
+            while len(self._large) > 1 and sum(map(len, self._large.values())) > _LARGE_BYTES_MAX:
+                self._large.popitem(last=False)
+        self._large.move_to_end(digest)
+        return signed
 
     async def pack(self, request: Request) -> Answer:
         """FETCH /k: which pack leads where the truck should be."""

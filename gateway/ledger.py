@@ -71,8 +71,15 @@ class GatewayLedger:
             for (account, direction), count in sums.items()
             if count[0] or count[1]
         ]
-        if entries:
+        if not entries:
+            return
+        try:
             await self._fleet.ledger_add(entries)
+        except BaseException:
+            # Whether it was written is unknown only if the commit itself failed; to lose it all is worse.
+            for key, count in sums.items():
+                self._add(*key, *count)
+            raise
 
     def _add(self, account: Account, direction: Direction, size: int, datagrams: int) -> None:
         entry = self._sums[(account, direction)]
