@@ -11,9 +11,10 @@ from pathlib import Path
 import click
 
 from gateway.config import ConfigError, GatewayConfig, load_config
-from gateway.daemon import Gateway, database_url, initialise, load_keys
-from protocol.errors import DigitruckError
+from gateway.daemon import Gateway, database_url, folder_lock, initialise, load_keys
+from protocol.errors import DigitruckError, LocalError
 from store.fleet.fleet import FleetStore, migrate
+from store.fleet.restore import restore
 from store.logs import set_up_logs
 
 
@@ -134,14 +135,19 @@ def check(config: Path, as_json: bool) -> None:
 @main.command(name="migrate")
 @_config_option
 def migrate_command(config: Path) -> None:
-    """Bring the database to this release's schema (`serve` does it too).
+    """Bring the database to this release's schema (`serve` does it too); stop the gateway first.
 
     \b
     Example:
       digitruck-gateway migrate --config /srv/digitruck/gateway.toml
     """
     settings, data = _load(config)
-    asyncio.run(migrate(database_url(settings, data)))
+    lock = folder_lock(data)
+    lock.take()
+    try:
+        asyncio.run(migrate(database_url(settings, data)))
+    finally:
+        lock.release()
     click.echo("the database is at this release's schema")
 
 
@@ -201,6 +207,42 @@ def backup(file: Path, config: Path) -> None:
 
     asyncio.run(copy())
     click.echo(f"{file}: {file.stat().st_size} bytes; sessions are left out, so that trucks key anew after a restore")
+
+
+@main.command(name="restore")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@_config_option
+def restore_command(file: Path, config: Path) -> None:
+    """Put a backup of the SQLite database in the place of the present one; stop the gateway first.
+
+    The present database is kept beside the restored one, and what it knows to be revoked stays revoked. Sessions are
+    not part of a backup: each truck keys anew, by itself, when it next calls. Parcels that were acknowledged after the
+    backup was made are not in it: `digitruck coverage TRUCK` names the gaps.
+
+    \b
+    Example:
+      systemctl stop digitruck-gateway
+      digitruck-gateway restore /backup/fleet-2026-11-23.db --config /srv/digitruck/gateway.toml
+      systemctl start digitruck-gateway
+    """
+    settings, data = _load(config)
+    url = database_url(settings, data)
+    if not url.startswith("sqlite"):
+        raise LocalError("this gateway keeps its data in PostgreSQL: use pg_restore, then DELETE FROM contexts")
+    lock = folder_lock(data)
+    lock.take()
+    try:
+        restored = restore(file, Path(url.partition("///")[2]))
+        asyncio.run(migrate(url))
+    finally:
+        lock.release()
+    click.echo("the database is restored; trucks key anew when they next call")
+    if restored.kept_as is not None:
+        click.echo(f"the former one is {restored.kept_as}")
+    if restored.kept_as is not None and restored.revocations is None:
+        click.echo("what was revoked since the backup could not be read: revoke it again", err=True)
+    elif restored.revocations:
+        click.echo(f"{restored.revocations} revocations since the backup were kept")
 
 
 @main.command()

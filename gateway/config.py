@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated
 
@@ -53,10 +54,21 @@ def load_config(path: Path) -> GatewayConfig:
         raise ConfigError(f"{path}: {error.strerror}; run `digitruck-gateway init DIR` first") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not UTF-8 text") from error
+    return parse_config(text, str(path))
+
+
+def parse_config(text: str, where: str) -> GatewayConfig:
+    """Return the configuration in `text`; raise `ConfigError` that begins with `where`."""
     try:
-        return msgspec.convert(tomllib.loads(text), GatewayConfig, strict=True)
+        config = msgspec.convert(tomllib.loads(text), GatewayConfig, strict=True)
     except (tomllib.TOMLDecodeError, msgspec.ValidationError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: {error}") from error
+        raise ConfigError(f"{where}: {error}") from error
+    for listen in (config.coap.listen, config.http.listen):
+        try:
+            split_listen(listen)
+        except ConfigError as error:
+            raise ConfigError(f"{where}: {error}") from error
+    return config
 
 
 def split_listen(listen: str) -> tuple[str, int]:
@@ -64,7 +76,12 @@ def split_listen(listen: str) -> tuple[str, int]:
     host, _, port = listen.rpartition(":")
     if int(port) > 65_535:
         raise ConfigError(f"{listen}: a port is at most 65535")
-    return host.strip("[]"), int(port)
+    host = host.strip("[]")
+    try:
+        ip_address(host)
+    except ValueError as error:
+        raise ConfigError(f"{listen}: {host} is no IP address") from error
+    return host, int(port)
 
 
 DEFAULT_TEXT = """\
@@ -76,8 +93,8 @@ DEFAULT_TEXT = """\
 # pack_workers = 1                    # processes that make content packs
 
 [coap]
-# listen = "0.0.0.0:5683"
-public = ["{coap}"]                   # what trucks call: goes into enrolment codes, several for fail-over
+listen = "0.0.0.0:{port}"
+public = ["{coap}"]   # what trucks call: goes into enrolment codes, several for fail-over
 
 [http]
 listen = "{http}"

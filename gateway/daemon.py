@@ -24,7 +24,7 @@ from gateway.api.server import ApiServer, start_api
 from gateway.api.services import Services
 from gateway.coap import Site
 from gateway.commits import GroupCommit
-from gateway.config import DEFAULT_TEXT, GatewayConfig, split_listen
+from gateway.config import DEFAULT_TEXT, GatewayConfig, parse_config, split_listen
 from gateway.documents import Documents
 from gateway.handlers import Handlers
 from gateway.handshakes import Handshakes
@@ -42,6 +42,7 @@ from store.blobs import BlobStore
 from store.coapcontext import MeteredContext, server_context
 from store.files import publish
 from store.fleet.fleet import FleetStore, migrate
+from store.lock import FileLock
 
 log = structlog.get_logger("gateway.daemon")
 
@@ -82,14 +83,22 @@ def database_url(config: GatewayConfig, data: Path) -> str:
     return config.database or f"sqlite:///{data.resolve()}/fleet.db"
 
 
+def folder_lock(data: Path) -> FileLock:
+    """Return the lock that a gateway holds while it serves from this folder; the kernel frees that of a dead one."""
+    return FileLock(data / "gateway.lock")
+
+
 async def initialise(folder: Path, *, coap: str, http: str) -> tuple[Path, str]:
     """Make a data folder, its configuration, keys and database; return the configuration's path and the first token.
 
-    Raises `LocalError` when the folder holds a gateway already.
+    Raises `LocalError` when the folder holds a gateway already, and when an address is none.
     """
     path = folder / "gateway.toml"
     if path.exists():
         raise LocalError(f"{path} exists: this folder holds a gateway already")
+    text = DEFAULT_TEXT.format(coap=coap, http=http, port=coap.rpartition(":")[2])
+    # Before anything is made: what a person typed goes into this file.
+    parse_config(text, f"{coap}, {http}")
     make_keys(folder / "keys")
     url = database_url(GatewayConfig(), folder)
     await migrate(url)
@@ -99,7 +108,7 @@ async def initialise(folder: Path, *, coap: str, http: str) -> tuple[Path, str]:
         await fleet.put_token(token_sha256(token), "first", "admin", now_ms(), None)
     finally:
         await fleet.close()
-    publish(path, DEFAULT_TEXT.format(coap=coap, http=http).encode())
+    publish(path, text.encode())
     return path, token
 
 
@@ -117,6 +126,7 @@ class Gateway:
         self._now_ms = clock_ms
         self._tasks: list[asyncio.Task[None]] = []
         self._change_seen = 0
+        self._lock = folder_lock(data)
         self.fleet: FleetStore
         self.context: MeteredContext
         self.api: ApiServer
@@ -128,6 +138,7 @@ class Gateway:
         """Open the database, bind both ports and start the background work."""
         config, data = self._config, self._data
         keys = load_keys(data / "keys")
+        self._lock.take()
         self._exchange_public = keys.exchange.public
         url = database_url(config, data)
         await migrate(url)
@@ -168,6 +179,7 @@ class Gateway:
             ("commits", commits.run),
             ("ledger", self._ledger.run),
             ("rollups", RollupTask(self.fleet).run),
+            ("documents", self.documents.run),
             ("revocations", lambda: self._watch_trucks(peers)),
         ):
             self._tasks.append(asyncio.create_task(_forever(name, work), name=name))
@@ -193,6 +205,7 @@ class Gateway:
         await self._ledger.flush()
         await self._packs.close()
         await self.fleet.close()
+        self._lock.release()
 
     async def _start_api(self, blobs: BlobStore, telemetry: Telemetry, keys: GatewayKeys) -> None:
         http = self._config.http

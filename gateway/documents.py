@@ -14,6 +14,7 @@ import structlog
 
 from protocol import cose
 from protocol.documents import (
+    Addressee,
     Config,
     Delegation,
     Desired,
@@ -36,6 +37,7 @@ log = structlog.get_logger("gateway.documents")
 
 # Longer than the longest outage that a truck is meant to survive without losing what it has.
 DESIRED_LIFETIME_S = 400 * 86_400
+_LOOK_AGAIN_S = 86_400.0
 
 
 class Documents:
@@ -55,6 +57,15 @@ class Documents:
     def root_digest(self) -> bytes | None:
         """The digest of the newest trusted root, which an enrolment code pins; None before `digitruck trust push`."""
         return self._root_digest
+
+    async def run(self) -> None:
+        """Look at every truck's desired state once a day, and at the start: a crash may have come before that was due.
+
+        One that is half-way to its expiry is signed anew, so that a truck whose desired state never changes keeps one.
+        """
+        while True:
+            await self._refresh_all(None)
+            await asyncio.sleep(_LOOK_AGAIN_S)
 
     async def load(self) -> None:
         """Rebuild the trusted set from the documents in the database."""
@@ -172,7 +183,9 @@ class Documents:
     async def _refresh_affected(self, document: Document) -> None:
         if isinstance(document, Manifest):
             return
-        to = document.addressee if isinstance(document, Config | Rollout) else None
+        await self._refresh_all(document.addressee if isinstance(document, Config | Rollout) else None)
+
+    async def _refresh_all(self, to: Addressee | None) -> None:
         after: str | None = None
         while page := await self._fleet.trucks(after, 500):
             for truck in page:
@@ -191,7 +204,7 @@ class Documents:
         version = 1
         if current is not None:
             old, _ = parse_document(current.signed, Desired)
-            if old.entries == entries:
+            if old.entries == entries and self._now_ms() // 1000 < old.issued_s + DESIRED_LIFETIME_S // 2:
                 return
             version = old.version + 1
         now_ms = self._now_ms()
