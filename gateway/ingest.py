@@ -101,11 +101,13 @@ class Ingest:
             items.append(item)
         state = await self._commit(items) if items else await self._fleet.epoch_state(truck.name, epoch)
         if state is None:
-            return Ack(cumulative=0, epoch_unknown=bool(upload.parcels)), tuple(kinds)
+            # Nothing of this epoch is here. A truck that named it learns what was wrong; one that did not names it now.
+            unknown = epoch is None
+            return Ack(cumulative=0, refused=tuple(refused[:REFUSED_IN_ACK_MAX]), epoch_unknown=unknown), tuple(kinds)
         await self._after(truck, items)
         ack = Ack(
             cumulative=state.cumulative,
-            ranges=state.ranges[:RANGES_IN_ACK_MAX],
+            ranges=_ranges_to_tell(state, [item.sequence for item in items]),
             refused=tuple(refused[:REFUSED_IN_ACK_MAX]),
             schemas=tuple(sorted(asked))[:_SCHEMAS_ASKED_MAX],
         )
@@ -262,6 +264,15 @@ def _batch_part(batch: Batch, digest: bytes, schema: Schema) -> BatchPart:
     last = first + (rows - 1) * schema.period_ticks
     _check_time(first * tick_ms)
     return BatchPart(batch.schema, digest, batch.boot, first * tick_ms, last * tick_ms, rows)
+
+
+def _ranges_to_tell(state: EpochState, sequences: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    """Return the ranges that an acknowledgement has room for: first those that hold what it answers."""
+    if len(state.ranges) <= RANGES_IN_ACK_MAX:
+        return state.ranges
+    mine = [each for each in state.ranges if any(each[0] <= sequence <= each[1] for sequence in sequences)]
+    others = [each for each in state.ranges if each not in mine]
+    return tuple(sorted([*mine, *others][:RANGES_IN_ACK_MAX]))
 
 
 def _unparked(keys: Sequence[bytes], record: BatchRecord, digest: bytes, schema: Schema) -> UnparkedBatch:
