@@ -83,6 +83,16 @@ class Documents:
                 self._trust.accept_delegation(delegation.signed, now_s)
             except PeerError as error:
                 log.error("delegation.unusable", reason=str(error))
+                return
+            await self._revoke()
+
+    async def _revoke(self) -> None:
+        """Cut off the trucks that the delegation revokes: at once, and again after a restore from an older backup."""
+        if self._trust is None or self._trust.delegation is None:
+            return
+        for truck in self._trust.delegation.revoked:
+            if await self._fleet.revoke_truck(truck, self._now_ms()):
+                log.warning("truck.revoked", truck=truck)
 
     async def accept(self, signed: bytes, actor: str) -> DocumentRecord:
         """Verify and keep a document that a person pushed; raise `PeerError` with the check that failed.
