@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import gateway
 from protocol.errors import LocalError
 
 _END_S = 5.0
@@ -113,6 +114,16 @@ class Child:
             fields = json.loads(text)
             if isinstance(fields, dict) and "event" in fields:
                 self._on_log(str(fields.pop("event")), fields)
+
+
+def environment_for(folder: Path) -> dict[str, str]:
+    """Return the environment of children: this very code, and byte code compiled once, in `folder` if nowhere else."""
+    environment = dict(os.environ)
+    code = str(Path(gateway.__path__[0]).parent)
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, (code, environment.get("PYTHONPATH"))))
+    if environment.pop("PYTHONDONTWRITEBYTECODE", None):
+        environment["PYTHONPYCACHEPREFIX"] = str(folder / "bytecode")
+    return environment
 
 
 async def start_child(

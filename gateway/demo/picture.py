@@ -108,7 +108,8 @@ def plain(picture: Picture) -> list[str]:
     lines = []
     for truck in picture.trucks:
         links = ", ".join(
-            f"{each.name} {_state(each).plain} {each.spent_bytes:,} B {_money(each.spent_milli, each.currency)}"
+            f"{each.name} {_state(each).plain} {_rtt(each.rtt_s)}, {each.spent_bytes:,} B, "
+            f"{_money(each.spent_milli, each.currency)}"
             for each in truck.links
         )
         versions = ", ".join(each.text() for each in truck.versions) or "nothing yet"

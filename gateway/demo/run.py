@@ -7,22 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 from rich.console import Console
 from rich.live import Live
 
-import gateway as package
 from gateway.answers import Coverage
 from gateway.client import ApiError, Client, UnreachableError
+from gateway.demo.children import environment_for
 from gateway.demo.picture import LinkPicture, Picture, TruckPicture, VersionPicture, plain, render
 from gateway.demo.server import DemoGateway, choose_ports
 from gateway.demo.story import BUNDLE, EDITIONS, LINKS, Story, carried
@@ -34,6 +31,7 @@ from protocol.errors import DigitruckError, LocalError
 _LOOK_S = 0.5
 _PLAIN_S = 5.0
 _ASK_S = 3.0
+_USUAL_HTTP_PORT = 8080
 _FIRST_TRUCKS = ("ke-arrow", "cd-kinshasa", "tz-arrow")  # one that tours, one far from everything, one on a mountain
 
 
@@ -72,8 +70,8 @@ class _Demo:
         self._events: list[str] = []
         self._live: Live | None = None
         self._covered: dict[str, Coverage] = {}
-        environment = _environment(folder)
-        ports = choose_ports(coap=options.coap, http=options.http)
+        environment = environment_for(folder)
+        ports = choose_ports(coap=options.coap, http=options.http, usual_http=_USUAL_HTTP_PORT)
         self.gateway = DemoGateway(folder / "gateway", ports, environment, lambda event, fields: None)
         fleet = load_fleet()
         chosen = sorted(fleet, key=lambda each: (each.name not in _FIRST_TRUCKS, fleet.index(each)))[: options.trucks]
@@ -136,11 +134,14 @@ class _Demo:
                 picture = await self._look(http)
                 if self._live is not None:
                     self._live.update(render(picture, title="Digitrucks", hint=self._hint()))
-                elif picture.trucks and self.story.passed_s - shown_s >= _PLAIN_S:
+                elif self._any_runs() and self.story.passed_s - shown_s >= _PLAIN_S:
                     shown_s = self.story.passed_s
                     for line in plain(picture):
                         self._print(line)
                 await asyncio.sleep(_LOOK_S)
+
+    def _any_runs(self) -> bool:
+        return any(each.classroom for each in self.story.trucks)
 
     def _hint(self) -> str:
         left = self._options.seconds
@@ -170,11 +171,11 @@ class _Demo:
                     self._say(f"{truck.name}: the first samples are at the gateway")
 
     def _truck_picture(self, truck: DemoTruck) -> TruckPicture:
-        coverage, says = self._covered.get(truck.name), truck.says
+        coverage, says, described = self._covered.get(truck.name), truck.says, self.story.fleet[truck.name]
         prices = {each.name: each for each in LINKS}
         return TruckPicture(
             name=truck.name,
-            place=f"{truck.described.place}, {truck.described.country_code}",
+            place=f"{described.place}, {described.country_code}",
             rows_recorded=truck.rows,
             rows_arrived=coverage.rows if coverage is not None else 0,
             batches=coverage.batches if coverage is not None else 0,
@@ -265,13 +266,3 @@ def _folder(folder: Path | None) -> Path:
     if any(folder.iterdir()):
         raise LocalError(f"{folder} is not empty: name a folder that is, or none")
     return folder.resolve()
-
-
-def _environment(folder: Path) -> Mapping[str, str]:
-    """Return the environment of the demo's processes: this very code, and byte code compiled once."""
-    environment: dict[str, Any] = dict(os.environ)
-    code = str(Path(package.__path__[0]).parent)
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, (code, environment.get("PYTHONPATH"))))
-    if environment.pop("PYTHONDONTWRITEBYTECODE", None):
-        environment["PYTHONPYCACHEPREFIX"] = str(folder / "bytecode")
-    return environment

@@ -12,7 +12,6 @@ from gateway.demo.children import Child, OnLog, start_child
 from protocol.errors import LocalError
 
 _HOST = "127.0.0.1"
-_HTTP_PORT = 8080
 _READY_S = 60.0
 
 _GATEWAY_TOML = """\
@@ -33,9 +32,10 @@ class Ports:
     http: int
 
 
-def choose_ports(*, coap: int | None, http: int | None) -> Ports:
-    """Return the ports asked for, else free ones (8080 for HTTP if it is); raise `LocalError` for one that is taken."""
-    return Ports(_port(socket.SOCK_DGRAM, coap, ()), _port(socket.SOCK_STREAM, http, (_HTTP_PORT,)))
+def choose_ports(*, coap: int | None = None, http: int | None = None, usual_http: int | None = None) -> Ports:
+    """Return the ports asked for, else free ones (`usual_http` if it is); raise `LocalError` for one that is taken."""
+    usual = (usual_http,) if usual_http is not None else ()
+    return Ports(_port(socket.SOCK_DGRAM, coap, ()), _port(socket.SOCK_STREAM, http, usual))
 
 
 class DemoGateway:

@@ -59,7 +59,7 @@ class Story:
         self.back_s: float | None = None
         self.configured: str | None = None
         self.troubles: list[str] = []
-        self._fleet = fleet
+        self.fleet = {each.name: each for each in fleet}
         self._folder = folder
         self._environment = environment
         self._seed = seed
@@ -90,7 +90,7 @@ class Story:
         root = await people.found_trust(client)
         self._say(f"trust: root {root[:12]} signed by two of three root keys; operator and publisher delegated")
         async with asyncio.TaskGroup() as group:
-            for number, described in enumerate(self._fleet):
+            for number, described in enumerate(self.fleet.values()):
                 group.create_task(self._set_out(client, described, number))
         await self._until(lambda: all(self.arrived.get(each.name) for each in self.trucks))
         await people.configure(
@@ -128,7 +128,7 @@ class Story:
         first_s, apart_s, long_s = _FIRST_OUTAGE_S
         begin_s = first_s + apart_s * number
         truck = await prepare_truck(
-            described,
+            described.name,
             self._folder / described.name,
             self.gateway.coap,
             recording=recordings[number % len(recordings)] if recordings else None,
@@ -136,7 +136,7 @@ class Story:
             seed=self._seed + number,
         )
         self.trucks.append(truck)
-        self.trucks.sort(key=lambda each: [one.name for one in self._fleet].index(each.name))
+        self.trucks.sort(key=lambda each: list(self.fleet).index(each.name))
         code = await client.enrol(truck.name, group=GROUP)
         self._say(f"{truck.name} ({described.place}, {described.country}): one-time code {code.code[:16]}...")
         await truck.join(code.code, self._environment, self._noting(truck.name))
@@ -169,7 +169,7 @@ class Story:
         self._say(f"gateway started again on the same data; {queued} parcels had queued up meanwhile")
 
     def _all_have(self, label: str) -> bool:
-        return len(self.activated.get(label, {})) == len(self._fleet)
+        return len(self.activated.get(label, {})) == len(self.fleet)
 
     async def _until(self, reached: Callable[[], bool]) -> None:
         """Wait for something, but not for ever: the story goes on, and the summary says what was not reached."""

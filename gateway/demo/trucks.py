@@ -19,7 +19,6 @@ import msgspec
 from gateway.demo.children import Child, OnLog, start_child
 from gateway.demo.linkmodel import LTE, SATELLITE, LinkProfile, OutageProfile
 from gateway.demo.relay import Relay, start_relay
-from gateway.fleetfile import FleetTruck
 from protocol.errors import LocalError
 
 _READY_S = 60.0
@@ -141,15 +140,14 @@ def find_recordings() -> tuple[Recording, ...]:
 
 
 class DemoTruck:
-    """A truck of the fleet file with its emulated links; made by `prepare_truck`."""
+    """A truck with its emulated links, whose edge.toml lies in `folder`."""
 
-    def __init__(self, described: FleetTruck, folder: Path, relays: Mapping[str, Relay]) -> None:
-        self.described = described
-        self.name = described.name
+    def __init__(self, name: str, folder: Path, relays: Mapping[str, Relay]) -> None:
+        self.name = name
+        self.folder = folder
         self.relays = dict(relays)
         self.says: TruckSays | None = None
         self.rows_before = 0
-        self._folder = folder
         self._classroom = ""
         self._child: Child | None = None
 
@@ -193,10 +191,19 @@ class DemoTruck:
                     self.rows_before += self.says.rows
                 self.says = says
 
-    async def end(self) -> None:
-        """Stop the daemon and the links."""
+    async def kill(self) -> None:
+        """Kill the daemon with SIGKILL; `run` starts it again."""
+        if self._child is not None:
+            await self._child.kill()
+
+    async def stop(self) -> None:
+        """Stop the daemon in order; its links stay."""
         if self._child is not None:
             await self._child.end()
+
+    async def end(self) -> None:
+        """Stop the daemon and the links."""
+        await self.stop()
         for relay in self.relays.values():
             await relay.close()
 
@@ -207,15 +214,15 @@ class DemoTruck:
             command,
             *words,
             "--config",
-            str(self._folder / "edge.toml"),
+            str(self.folder / "edge.toml"),
             environment=environment,
-            log=self._folder / "edge.log",
+            log=self.folder / "edge.log",
             on_log=on_log,
         )
 
 
 async def prepare_truck(
-    described: FleetTruck,
+    name: str,
     folder: Path,
     gateway: tuple[str, int],
     *,
@@ -228,14 +235,14 @@ async def prepare_truck(
     `outage` is the first one on lte, in seconds from now; `seed` decides what the links lose.
     """
     # The first outage is planned, so that every run shows one; those after it are random.
-    outages = OutageProfile(scheduled_s=(outage,), mean_up_s=90.0, mean_down_s=8.0)
+    outages = OutageProfile(scheduled_s=(outage,), mean_up_s=120.0, mean_down_s=6.0)
     profiles: dict[str, LinkProfile] = {"lte": replace(LTE, outages=outages), "sat": SATELLITE}
     relays = {
-        name: await start_relay(gateway, profile, seed=seed * 10 + number)
-        for number, (name, profile) in enumerate(profiles.items())
+        link: await start_relay(gateway, profile, seed=seed * 10 + number)
+        for number, (link, profile) in enumerate(profiles.items())
     }
-    _write_config(folder, {name: "{}:{}".format(*relay.address) for name, relay in relays.items()}, recording)
-    return DemoTruck(described, folder, relays)
+    _write_config(folder, {link: "{}:{}".format(*relay.address) for link, relay in relays.items()}, recording)
+    return DemoTruck(name, folder, relays)
 
 
 def _write_config(folder: Path, gateways: dict[str, str], recording: Recording | None) -> None:
