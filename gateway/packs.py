@@ -10,6 +10,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -26,13 +27,17 @@ from protocol.pack.decoder import list_held
 from protocol.pack.profile import Profile
 from protocol.wire import Digest, Uint, WireArray
 from store.blobs import BlobStore
-from store.files import publish
+from store.files import TEMPORARY_PREFIX, publish
 from store.fleet.fleet import FleetStore
 
 log = structlog.get_logger("gateway.packs")
 
 _READ_BYTES = 1 << 20
+_ANSWER_S = 2.0
 _ASK_AGAIN_S = 5
+_BUSY_S = 60
+_RUNNING_MAX = 64
+_BYTES_MAX = 32 << 30
 
 
 class PackEntry(WireArray, frozen=True):
@@ -45,15 +50,19 @@ class PackEntry(WireArray, frozen=True):
 class Packs:
     """Makes, keeps and hands out packs and every other object that trucks fetch in pieces."""
 
-    def __init__(self, folder: Path, blobs: BlobStore, fleet: FleetStore, *, workers: int = 1) -> None:
+    def __init__(
+        self, folder: Path, blobs: BlobStore, fleet: FleetStore, *, workers: int = 1, bytes_max: int = _BYTES_MAX
+    ) -> None:
+        """Keep packs in `folder`, of at most `bytes_max` in all: those not offered for longest go first."""
         self._folder = folder
         self._blobs = blobs
         self._fleet = fleet
+        self._worker_count = workers
+        self._bytes_max = bytes_max
         self._folder.mkdir(parents=True, exist_ok=True)
-        for leftover in self._folder.glob("*.new"):
+        for leftover in (*self._folder.glob("*.new"), *self._folder.glob(f"{TEMPORARY_PREFIX}*")):
             leftover.unlink()
-        # A forked worker would inherit the event loop's sockets: it starts from nothing instead.
-        self._workers = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+        self._workers = self._new_workers()
         self._running: dict[str, asyncio.Task[PackEntry]] = {}
 
     async def offer(self, request: PackRequest) -> PackOffer:
@@ -63,18 +72,23 @@ class Packs:
         if entry is None:
             task = self._running.get(key)
             if task is None:
+                if len(self._running) >= _RUNNING_MAX:
+                    return PackOffer(wait_s=_BUSY_S)
                 task = self._running[key] = asyncio.create_task(self._make(key, request))
-            done, _ = await asyncio.wait({task}, timeout=2.0)
+                task.add_done_callback(lambda done: self._finished(key, done))
+            done, _ = await asyncio.wait({task}, timeout=_ANSWER_S)
             if not done:
                 return PackOffer(wait_s=_ASK_AGAIN_S)
-            del self._running[key]
             entry = task.result()
+        os.utime(self._folder / f"{entry.digest.hex()}.pack")
         return PackOffer(digest=entry.digest, size=entry.size)
 
     def read_piece(self, digest: bytes, first: int) -> bytes | None:
-        """Return one piece of a pack, or None when it is not here."""
+        """Return one piece of a pack, empty beyond its end, or None when it is not here."""
         try:
             with (self._folder / f"{digest.hex()}.pack").open("rb") as file:
+                if first * PIECE_BYTES >= os.fstat(file.fileno()).st_size:
+                    return b""  # and no seek to where no file reaches, which fails
                 file.seek(first * PIECE_BYTES)
                 return file.read(PIECE_BYTES)
         except FileNotFoundError:
@@ -82,9 +96,24 @@ class Packs:
 
     async def close(self) -> None:
         """Stop the workers; what they were making is made again when it is asked for."""
-        for task in self._running.values():
+        tasks = list(self._running.values())
+        for task in tasks:
             task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         self._workers.shutdown(wait=False, cancel_futures=True)
+
+    def _new_workers(self) -> ProcessPoolExecutor:
+        # A forked worker would inherit the event loop's sockets: it starts from nothing instead.
+        return ProcessPoolExecutor(self._worker_count, mp_context=get_context("spawn"))
+
+    def _finished(self, key: str, task: asyncio.Task[PackEntry]) -> None:
+        """Note how a pack went: nobody may be waiting any more, and whoever asks next has it made anew."""
+        del self._running[key]
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is not None:
+            log.error("pack.failed", pack=key[:16], error=f"{type(error).__name__}: {error}")
 
     def _entry(self, key: str) -> PackEntry | None:
         try:
@@ -99,11 +128,36 @@ class Packs:
         held = list_held([(await self._manifest(digest)).files for digest in request.held])
         wanted = [(file, self._blobs.path(file.digest)) for file in wanted_files(manifest, held)]
         bases = [self._blobs.path(digest) for digest in held]
+        missing = [path for path in (*(path for _, path in wanted), *bases) if not path.exists()]
+        if missing:
+            raise PeerError(
+                f"{len(missing)} files of {manifest.name} are not at the gateway yet: push the bundle again"
+            )
         log.info("pack.started", bundle=manifest.name, version=manifest.version, objects=len(wanted))
         loop = asyncio.get_running_loop()
-        entry = await loop.run_in_executor(self._workers, write_pack, wanted, bases, profile, self._folder, key)
+        workers = self._workers
+        try:
+            entry = await loop.run_in_executor(workers, write_pack, wanted, bases, profile, self._folder, key)
+        except BrokenProcessPool:
+            # A worker was killed, by the kernel for its memory as a rule; its pool takes no work any more.
+            if self._workers is workers:
+                workers.shutdown(wait=False)
+                self._workers = self._new_workers()
+            raise
         log.info("pack.finished", bundle=manifest.name, version=manifest.version, bytes=entry.size)
+        self._make_room(entry)
         return entry
+
+    def _make_room(self, newest: PackEntry) -> None:
+        packs = [(path.stat(), path) for path in self._folder.glob("*.pack") if path.stem != newest.digest.hex()]
+        packs.sort(key=lambda each: each[0].st_mtime)
+        total = newest.size + sum(stat.st_size for stat, _ in packs)
+        for stat, path in packs:
+            if total <= self._bytes_max:
+                return
+            path.unlink()
+            total -= stat.st_size
+            log.info("pack.evicted", pack=path.stem[:16], bytes=stat.st_size)
 
     async def _manifest(self, digest: bytes) -> Manifest:
         record = await self._fleet.document(digest)
