@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 
 import structlog
-from aiocoap import error, oscore
+from aiocoap import Unreliable, error, oscore
 from aiocoap.message import Message
 from aiocoap.numbers import codes
-from aiocoap.numbers.types import NON
 from aiocoap.transports.oscore import OSCOREAddress
 
 from edge.config import LinkSettings
@@ -169,7 +168,8 @@ class Link:
         query: tuple[str, ...],
         answer_bytes: int,
     ) -> Answered:
-        message = Message(code=code, mtype=NON, uri_path=[path], uri_query=list(query), payload=payload)
+        # By its tuning, not its type: only that is copied to the OSCORE message around it.
+        message = Message(code=code, transport_tuning=Unreliable, uri_path=[path], uri_query=query, payload=payload)
         message.remote = OSCOREAddress(session, await self._remote())
         started = self._monotonic()
         size = len(payload) + sum(len(each) for each in query)
@@ -374,7 +374,7 @@ class Link:
         first = initiator.message_1()
         wait_s = _HANDSHAKE_FIRST_S
         for _ in range(_HANDSHAKE_TRIES):
-            message = Message(code=codes.POST, mtype=NON, uri_path=[PATH_EXCHANGE], payload=first)
+            message = Message(code=codes.POST, transport_tuning=Unreliable, uri_path=[PATH_EXCHANGE], payload=first)
             message.remote = await self._remote()
             pause_s = wait_s * random.uniform(1.0, 1.3)  # noqa: S311 - it only spreads retransmissions
             try:

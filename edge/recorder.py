@@ -267,12 +267,12 @@ class Recorder:
     async def run(self) -> None:
         """Close batches that are old enough and report incidents, until cancelled."""
         while True:
-            await asyncio.sleep(min(5.0, max(0.2, self.batch_age_s / 4)))
             try:
                 await self.tick()
             except (QueueFullError, CommitUnknownError) as error:
                 if (kept_back := self._limit.admit("recorder.waits", self._clock.monotonic())) is not None:
                     log.warning("recorder.waits", reason=str(error), kept_back=kept_back)
+            await asyncio.sleep(min(5.0, max(0.2, self.batch_age_s / 4)))
 
     async def tick(self) -> None:
         """Close the batches that are old enough and report incidents."""

@@ -131,9 +131,9 @@ class Situation:
     def _note(self, link: Link) -> str:
         """Say why a link carries nothing, or not everything; empty when it does."""
         ledger = self._edge.ledger
-        if not link.affordable(Precedence.FLASH):
+        if self._edge.uplink.is_spent(link, Precedence.FLASH):
             return "the budget of this month is used up"
-        if not link.affordable(Precedence.NORMAL):
+        if self._edge.uplink.is_spent(link, Precedence.NORMAL):
             doubt = ledger.in_doubt(link.name)
             why = "what was spent this month is not known" if doubt else "the budget of this month is used up"
             return f"{why}: only flash may use the reserve"

@@ -37,7 +37,7 @@ _TIMEOUTS_TO_DOWN = 2
 _LOSSES_TO_DOWN = 4
 _ANSWER_TIMEOUT_MAX_S = 90.0
 _BACKOFF_MAX_S = 300.0
-_BUDGET_PAUSE_S = 60.0
+_BUDGET_PAUSE_S, _ANSWER_PAUSE_S = 60.0, 1.0
 _SWEEP_S = 60.0
 
 
@@ -85,6 +85,7 @@ class Uplink:
         self._forwarder = Forwarder(queue.epoch)
         self._wakes = {link.name: asyncio.Event() for link in links}
         self._hello_wanted = True
+        self._hellos = 0
         self._sends: set[asyncio.Task[None]] = set()
         self._losses: dict[str, int] = {}
         self._ended: dict[str, DigitruckError] = {}
@@ -147,15 +148,22 @@ class Uplink:
             since = link.down_since
         purse = (link.name, precedence is Precedence.FLASH)
         now = self._clock.monotonic()
-        if self._affordable(link.name, precedence) and now >= self._broke_until.get(purse, 0.0):
+        if not self.is_spent(link, precedence):
             self._broke_since.pop(purse, None)
             return since
         broke_since = self._broke_since.setdefault(purse, now)
         return broke_since if since is None else min(since, broke_since)
 
+    def is_spent(self, link: Link, precedence: Precedence) -> bool:
+        """Return whether the budget keeps this precedence off a link now."""
+        rests = self._clock.monotonic() < self._broke_until.get((link.name, precedence is Precedence.FLASH), 0.0)
+        return rests or not self._affordable(link.name, precedence)
+
     def _is_broke(self, link: Link, precedence: Precedence) -> None:
         """Note that the budget refused a request: it is asked again after a pause, not over and over."""
-        self._broke_until[(link.name, precedence is Precedence.FLASH)] = self._clock.monotonic() + _BUDGET_PAUSE_S
+        # What flies holds its worst case; most of that comes back with its answer.
+        pause_s = _ANSWER_PAUSE_S if len(self._forwarder.flight(link.name)) else _BUDGET_PAUSE_S
+        self._broke_until[(link.name, precedence is Precedence.FLASH)] = self._clock.monotonic() + pause_s
 
     async def _run_link(self, link: Link) -> None:
         while True:
@@ -312,8 +320,10 @@ class Uplink:
             log.warning("ack.unfinished", link=link.name, reason=str(failure))
             self.wake()
 
-    async def _request(self, link: Link, payload: bytes, precedence: Precedence, cause: str) -> Answered:
-        timeout_s = min(_ANSWER_TIMEOUT_MAX_S, 4 * self._forwarder.flight(link.name).pace.rto_s)
+    async def _request(
+        self, link: Link, payload: bytes, precedence: Precedence, cause: str, *, patience: int = 4
+    ) -> Answered:
+        timeout_s = min(_ANSWER_TIMEOUT_MAX_S, patience * self._forwarder.flight(link.name).pace.rto_s)
         return await link.request(
             codes.POST, PATH_UPLOAD, payload, precedence=precedence, cause=cause, timeout_s=timeout_s
         )
@@ -339,14 +349,17 @@ class Uplink:
     async def _hello(self, link: Link) -> None:
         """Ask for the time and the desired state with an upload that carries nothing."""
         payload = Upload(ask_time=True).encode()
+        # A link may be slower than anybody thought: each hello waits longer than the one before.
+        self._hellos += 1
+        ask = partial(self._request, link, payload, Precedence.PRIORITY, "hello", patience=4 * min(self._hellos, 8))
         asked_at = self._clock.monotonic()
         try:
-            answered = await self._request(link, payload, Precedence.PRIORITY, "hello")
+            answered = await ask()
         except SessionLostError as lost:
             if not lost.renewable:
                 raise LinkDownError(str(lost)) from lost
             try:
-                answered = await self._request(link, payload, Precedence.PRIORITY, "hello")
+                answered = await ask()
             except SessionLostError as again:
                 raise LinkDownError(str(again)) from again
         ack = Ack.decode(answered.payload)

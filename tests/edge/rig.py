@@ -95,14 +95,14 @@ class Hub:
 
     async def events(self, truck: str = "ke-arrow") -> list[Any]:
         assert self.gateway is not None
-        return list(await self.gateway.fleet.events(truck=truck))
+        return list(await self.gateway.fleet.events(truck=truck, limit=1_000))
 
     async def names(self) -> list[str]:
         return [each.name for each in await self.events()]
 
     async def receipts(self, truck: str = "ke-arrow") -> list[Any]:
         assert self.gateway is not None
-        return list(await self.gateway.fleet.receipts(truck=truck))
+        return list(await self.gateway.fleet.receipts(truck, limit=1_000))
 
 
 class Wire(asyncio.DatagramProtocol):
