@@ -14,9 +14,11 @@ from protocol.pack.cursor import BytesSource, Cursor, varint, zigzag
 from protocol.pack.frames import Codec, unpack
 from protocol.pack.zstds import squeeze
 
-_LZMA_SETTINGS = ((3, 0, 2), (3, 0, 0), (0, 0, 0), (4, 0, 0), (0, 2, 2), (1, 2, 2))
+_LZMA_SETTINGS = ((3, 0, 2), (3, 0, 0), (0, 0, 0), (4, 0, 0), (0, 2, 2), (0, 3, 3))
+_LZMA_PROBE_BYTES = 1 << 20
 _QUICK_LEVEL = 12
 _WORTH_A_TRY = 1.5
+_SPARSE_RATIO = 100
 _PPMD_ORDER, _PPMD_MIB = 8, 24
 
 
@@ -73,7 +75,13 @@ def pack_ppmd(data: bytes) -> bytes:
 
 def pack_lzma(data: bytes) -> bytes:
     """Return the smallest raw LZMA stream of some bytes, with its settings in front."""
-    return min((_lzma(data, *settings) for settings in _LZMA_SETTINGS), key=len)
+    # What is best for a part of it is best for all of it, nearly, and the whole takes long.
+    part = data[:_LZMA_PROBE_BYTES]
+    sizes = {settings: len(_lzma(part, *settings)) for settings in _LZMA_SETTINGS}
+    if len(data) <= _LZMA_PROBE_BYTES:
+        return _lzma(data, *min(sizes, key=sizes.__getitem__))
+    best = sorted(sizes, key=sizes.__getitem__)[:2]
+    return min((_lzma(data, *settings) for settings in best), key=len)
 
 
 def _lzma(data: bytes, lc: int, lp: int, pb: int) -> bytes:
@@ -113,8 +121,19 @@ def _delta(data: bytes, prefix: bytes, covers: list[Cover]) -> bytes:
         differences.append(subtract_bytes(data[cover.new : new], prefix[cover.old : old]))
     literals += data[new:]
     control = varint(len(covers)) + lengths + gaps + steps
-    runs, values = _runs(b"".join(differences))
-    return b"".join(pack_stream(bytes(each)) for each in (control, literals, runs, values))
+    told = b"".join(pack_stream(bytes(each)) for each in (control, literals))
+    return told + _pack_differences(b"".join(differences))
+
+
+def _pack_differences(differences: bytes) -> bytes:
+    """Return the differences as runs of what is not zero, or as one run of them all where that is smaller."""
+    runs, values = _runs(differences)
+    apart = pack_stream(runs) + pack_stream(values)
+    # Where little differs, the zeros between are dearer than where they are.
+    if len(values) * _SPARSE_RATIO < len(differences):
+        return apart
+    whole = pack_stream(varint(1) + varint(0) + varint(len(differences))) + pack_stream(differences)
+    return min(apart, whole, key=len)
 
 
 def _runs(differences: bytes) -> tuple[bytes, bytes]:

@@ -83,21 +83,28 @@ def encode(
     writer = RecipeWriter(deflate=truck.deflate == own.deflate, zstd=truck.zstd == own.zstd)
     with tempfile.TemporaryFile() as base_file, tempfile.TemporaryFile() as view_file:
         pieces = _write_base(held, base_file)
-        recipes = _write_views(wanted, writer, view_file)
+        recipes, sizes = _write_views(wanted, writer, view_file)
         base, views = _mapped(base_file), _mapped(view_file)
-        yield from _encode(base, views, pieces, recipes, truck.ppmd, progress)
+        yield from _encode(base, views, pieces, recipes, _slices(sizes), truck.ppmd, progress)
 
 
 def _encode(
-    base: memoryview, views: memoryview, pieces: list[_Piece], recipes: bytes, ppmd: bool, progress: Progress
+    base: memoryview,
+    views: memoryview,
+    pieces: list[_Piece],
+    recipes: bytes,
+    slices: Sequence[int],
+    ppmd: bool,
+    progress: Progress,
 ) -> Iterator[bytes]:
     blocks = BlockIndex(base)
     frames: list[_Frame] = []
     packer = _Packer(base, blocks, ppmd=ppmd)
-    for start in range(0, len(views), FRAME_BYTES):
-        data = bytes(views[start : start + FRAME_BYTES])
-        frames += packer.pack(data)
-        progress(start + len(data), len(views))
+    done = 0
+    for size in slices:
+        frames += packer.pack(bytes(views[done : done + size]))
+        done += size
+        progress(done, len(views))
     used, moved = _used(pieces, [frame.extents for frame in frames])
     entries = [
         FrameEntry(frame.packed.codec, frame.size, len(frame.packed.body), tuple(moved(each) for each in frame.extents))
@@ -171,10 +178,14 @@ def _write_base(held: Sequence[Path], out: BinaryIO) -> list[_Piece]:
     return pieces
 
 
-def _write_views(wanted: Sequence[tuple[ManifestFile, Path]], writer: RecipeWriter, out: BinaryIO) -> bytes:
-    """Lay the views of the wanted files end to end, in the order of the pack; return their recipes."""
+def _write_views(
+    wanted: Sequence[tuple[ManifestFile, Path]], writer: RecipeWriter, out: BinaryIO
+) -> tuple[bytes, list[int]]:
+    """Lay the views of the wanted files end to end, in the order of the pack; return their recipes and sizes."""
     places = {file.path: place for file, place in wanted}
     recipes = bytearray()
+    sizes: list[int] = []
+    at = 0
     for file in order_wanted([file for file, _ in wanted]):
         with places[file.path].open("rb") as stream:
             opened = writer.open(FileSource(stream, file.size))
@@ -186,7 +197,24 @@ def _write_views(wanted: Sequence[tuple[ManifestFile, Path]], writer: RecipeWrit
             else:
                 recipes += varint(opened.kind) + opened.recipe
                 out.write(opened.view)
-    return bytes(recipes)
+        sizes.append(out.tell() - at)
+        at = out.tell()
+    return bytes(recipes), sizes
+
+
+def _slices(sizes: Sequence[int]) -> list[int]:
+    """Return the sizes of frames: small files share one, a large file has its own."""
+    out: list[int] = []
+    gathered = 0
+    for size in sizes:
+        if size >= SMALL_FRAME_BYTES or gathered + size > FRAME_BYTES:
+            out.append(gathered)
+            gathered = 0
+        gathered += size
+        while gathered > FRAME_BYTES or size >= SMALL_FRAME_BYTES <= gathered:
+            out.append(min(gathered, FRAME_BYTES))
+            gathered -= out[-1]
+    return [size for size in (*out, gathered) if size]
 
 
 def _used(
