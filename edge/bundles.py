@@ -8,7 +8,7 @@ reported. What failed here is tried again later; what the gateway or the pack is
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -26,6 +26,8 @@ from protocol.errors import BudgetExceededError, DigitruckError, LocalError, Mal
 from protocol.messages import PackOffer, PackRequest, Receipt
 from protocol.numbers import HELD_MANIFESTS_MAX, PATH_PACK, DocumentKind, Outcome, Precedence
 from protocol.pack import wanted_files
+from protocol.pack.decoder import list_held
+from protocol.pack.profile import own_profile
 
 log = structlog.get_logger("edge.bundles")
 
@@ -228,17 +230,18 @@ class Bundles:
             await self._fetch.discard()
             self._fetch = None
 
-    async def _pack(self, job: Job, digest: bytes, *, from_nothing: bool) -> tuple[Path | None, set[bytes]]:
+    async def _pack(self, job: Job, digest: bytes, *, from_nothing: bool) -> tuple[Path | None, Sequence[bytes]]:
         """Fetch the pack from what is held to the manifest; return its file and the digests it was made without."""
         manifest = job.manifest
         assert manifest is not None
         installed = () if from_nothing else await self._thread(self._installer.installed)
         bases = sorted(installed, key=lambda each: (each.name != manifest.name, not each.active))[:HELD_MANIFESTS_MAX]
-        held = {file.digest for each in bases for file in each.manifest.files}
+        held = list_held([each.manifest.files for each in bases])
         wanted = wanted_files(manifest, held)
         if not wanted:
             return None, held
-        offer = await self._offer(job, PackRequest(digest, tuple(each.digest for each in bases)))
+        profile = (await self._thread(own_profile)).encode()
+        offer = await self._offer(job, PackRequest(digest, tuple(each.digest for each in bases), profile))
         decoded = sum(file.size for file in wanted)
         if offer.digest is None or not 0 < offer.size <= decoded + _PACK_BYTES_SPARE:
             raise MalformedError(f"the gateway offers a pack of {offer.size} bytes for {decoded} bytes of files")

@@ -14,18 +14,18 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import structlog
 
+from edge.unpacking import unpack
 from protocol import cose
 from protocol.documents import Manifest, ManifestFile, parse_document
 from protocol.errors import LocalError, MalformedError, PeerError
 from protocol.numbers import NAME_PATTERN
-from protocol.pack import decode_pack, wanted_files
+from protocol.pack import wanted_files
 from store.files import publish, sync_folder
 
 log = structlog.get_logger("edge.installer")
@@ -88,11 +88,11 @@ class Installer:
         """Return where the contents of each digest can be found; they are hashed again before they are used."""
         return {file.digest: each.path / file.path for each in self.installed() for file in each.manifest.files}
 
-    def install(self, manifest: Manifest, signed: bytes, pack: Path | None, *, assumed: set[bytes]) -> Installed:
+    def install(self, manifest: Manifest, signed: bytes, pack: Path | None, *, assumed: Sequence[bytes]) -> Installed:
         """Build one version from held files and a pack, verify every byte of it, and make it durable; not yet active.
 
-        `assumed` are the digests that the pack was made without. Raises `MalformedError` for a pack that does not lead
-        to the manifest, `DiskFullError`; then nothing is left behind.
+        `assumed` are the digests that the pack was made against, as `list_held` gives them. Raises `MalformedError`
+        for a pack that does not lead to the manifest, `DiskFullError`; then nothing is left behind.
         """
         digest = cose.digest(signed)
         versions = self.root / manifest.name / "versions"
@@ -161,7 +161,7 @@ class Installer:
                     damaged.append(str(path.relative_to(self.root)))
         return tuple(damaged)
 
-    def _build(self, manifest: Manifest, building: Path, pack: Path | None, assumed: set[bytes]) -> None:
+    def _build(self, manifest: Manifest, building: Path, pack: Path | None, assumed: Sequence[bytes]) -> None:
         held = self.held()
         done: dict[bytes, Path] = {}
         wanted = wanted_files(manifest, assumed)
@@ -169,7 +169,7 @@ class Installer:
             if pack is None:
                 raise MalformedError("files are wanted and there is no pack")
             with pack.open("rb") as stream:
-                _unpack(stream, wanted, building)
+                unpack(stream, wanted, building, assumed=assumed, places=held)
             done = {file.digest: building / file.path for file in wanted}
         for file in manifest.files:
             path = building / file.path
@@ -214,33 +214,6 @@ class Installer:
         record.unlink()
         sync_folder(record.parent)
         shutil.rmtree(record.with_suffix(""), ignore_errors=True)
-
-
-def _unpack(stream: BinaryIO, wanted: tuple[ManifestFile, ...], building: Path) -> None:
-    frames = decode_pack(stream.read, sum(file.size for file in wanted))
-    held = memoryview(b"")
-    for file in wanted:
-        path = building / file.path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        left, hashed = file.size, hashlib.sha256()
-        with path.open("xb") as out:
-            while left:
-                if not held:
-                    held = memoryview(_next(frames))
-                part = held[:left]
-                out.write(part)
-                hashed.update(part)
-                left -= len(part)
-                held = held[len(part) :]
-        if hashed.digest() != file.digest:
-            raise MalformedError(f"{file.path} does not have the contents that were signed")
-
-
-def _next(frames: Iterator[bytes]) -> bytes:
-    frame = next(frames, None)
-    if frame is None:
-        raise MalformedError("the pack ends before its files do")
-    return frame
 
 
 def _matches(path: Path, file: ManifestFile) -> bool:
