@@ -58,7 +58,7 @@ _CLOCK_FLOOR, _CLOCK_BOOT, _CLOCK_OFFSET = "clock.floor_s", "clock.boot", "clock
 _CONFIG_REJECTED, _CONFIG_CONFIRMED = "config.rejected", "config.confirmed"
 _REJECTED_KEPT = 64
 _HOUSEKEEPING_S = 3600.0
-_WATCHDOG_S = 20.0
+_WATCHDOG_S = 120.0  # each ping is a commit of about 16 kB: WatchdogSec=300 in the unit
 # Every beat that reaches the disk is paid with its wear: between rows, one in a while is enough.
 _BEAT_S = 600.0
 _LEDGER_S = 60.0
