@@ -13,19 +13,20 @@ BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check --no-input install --quiet --no-compile
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 
-.PHONY: help demo test check format bench wheel lock clean
+.PHONY: help demo test check format fuzz bench wheel lock clean
 
 help:
 	@echo 'make demo    gateway and trucks over emulated links; ARGS="--seconds 60" ends by itself'
 	@echo 'make test    the tests; ARGS="tests/protocol -x" for some of them'
 	@echo 'make check   formatting, lint, types, import contracts'
 	@echo 'make format  rewrite the sources as `make check` wants them'
+	@echo 'make fuzz    hostile input for every parser and server; ARGS="--seconds 600 --seed 1"'
 	@echo 'make bench   the published figures, measured here'
 	@echo 'make wheel   dist/*.whl, what a truck or a gateway installs beside requirements/*.lock'
 	@echo 'make lock    fit requirements/*.lock to pyproject.toml; ARGS=--upgrade takes newer versions'
 	@echo 'make clean   remove .venv and caches'
 
-demo: .venv/gateway.stamp
+demo: .venv/demo.stamp
 	$(BIN)/digitruck-gateway demo $(ARGS)
 
 test: .venv/dev.stamp
@@ -40,6 +41,9 @@ check: .venv/dev.stamp
 format: .venv/dev.stamp
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+fuzz: .venv/dev.stamp
+	$(BIN)/python -m tests.fuzz $(ARGS)
 
 bench: .venv/bench.stamp
 	$(BIN)/python -m tests.bench $(ARGS)
@@ -57,8 +61,9 @@ wheel: .venv/gateway.stamp
 	  echo 'The venv module of $(PYTHON) is missing. On Debian: apt-get install python3-venv' >&2; exit 2; }
 	$(PYTHON) -m venv --clear .venv
 
-# gateway.lock is within dev.lock, and dev.lock within bench.lock, at the same versions: the larger install serves the
-# smaller target. The project itself is installed from the checkout, built with the hatchling that the lock holds.
+# gateway.lock is within demo.lock, that within dev.lock, and that within bench.lock, at the same versions: the larger
+# install serves the smaller target. The project itself is installed from the checkout, built with the hatchling that
+# the lock holds.
 .venv/%.stamp: requirements/%.lock pyproject.toml | .venv/bin/python
 	@$(BIN)/python -c '$(SUPPORTED)' || { \
 	  echo '.venv is of an interpreter that does not fit: make clean, then again' >&2; exit 2; }
@@ -68,8 +73,9 @@ wheel: .venv/gateway.stamp
 	@touch $(foreach part,$(PARTS_$*),.venv/$(part).stamp)
 
 PARTS_gateway := gateway
-PARTS_dev := gateway dev
-PARTS_bench := gateway dev bench
+PARTS_demo := gateway demo
+PARTS_dev := gateway demo dev
+PARTS_bench := gateway demo dev bench
 
 # One universal resolution for Python 3.11 to 3.13, x86-64 and aarch64, all hashes; uv comes from the index into a
 # venv of its own. The largest lock is made first and constrains the others, so that they agree.
@@ -82,6 +88,8 @@ lock:
 	.venv-lock/bin/python -m pip --disable-pip-version-check --no-input install --quiet uv
 	$(COMPILE) $(ARGS) pyproject.toml --all-extras --group bench -o requirements/bench.lock
 	$(COMPILE) pyproject.toml --all-extras --group dev -c requirements/bench.lock -o requirements/dev.lock
+	$(COMPILE) pyproject.toml --extra gateway --extra postgres --group demo -c requirements/bench.lock \
+	  -o requirements/demo.lock
 	$(COMPILE) pyproject.toml --extra gateway --extra postgres --group build -c requirements/bench.lock \
 	  -o requirements/gateway.lock
 	$(COMPILE) pyproject.toml --extra devices -c requirements/bench.lock -o requirements/edge.lock

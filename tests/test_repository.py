@@ -1,6 +1,7 @@
 """Facts about the repository itself: locks, contracts, what is tracked, what the commands are called."""
 
 import ast
+import importlib
 import os
 import re
 import shutil
@@ -17,7 +18,7 @@ from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("protocol", "store", "edge", "gateway")
-LOCKS = ("edge", "gateway", "dev", "bench")
+LOCKS = ("edge", "gateway", "demo", "dev", "bench")
 GATEWAY_ONLY = {"sqlalchemy", "alembic", "aiosqlite", "asyncpg", "prometheus-client", "aiohttp-sse", "rich", "segno"}
 
 # Written in pieces, so that this file does not match itself.
@@ -84,6 +85,7 @@ def tracked_files() -> list[str]:
     [
         ("edge", {"devices"}, set()),
         ("gateway", {"gateway", "postgres"}, {"build"}),
+        ("demo", {"gateway", "postgres"}, {"demo"}),
         ("dev", {"devices", "gateway", "postgres", "operator"}, {"dev"}),
         ("bench", {"devices", "gateway", "postgres", "operator"}, {"bench"}),
     ],
@@ -107,7 +109,9 @@ def test_every_pin_is_exact_and_hashed(lock: str) -> None:
             assert hashes >= 1, name
 
 
-@pytest.mark.parametrize(("smaller", "larger"), [("edge", "dev"), ("gateway", "dev"), ("dev", "bench")])
+@pytest.mark.parametrize(
+    ("smaller", "larger"), [("edge", "dev"), ("gateway", "demo"), ("demo", "dev"), ("dev", "bench")]
+)
 def test_smaller_lock_is_within_the_larger(smaller: str, larger: str) -> None:
     inner, outer = read_lock(smaller), read_lock(larger)
     assert {name: {str(pin.specifier) for pin, _ in pins} for name, pins in inner.items()} == {
@@ -150,6 +154,17 @@ def test_protocol_calls_nothing_that_reads_writes_or_runs() -> None:
         for call in ast.walk(ast.parse(source.read_text())):
             if isinstance(call, ast.Call) and isinstance(call.func, ast.Name):
                 assert call.func.id not in {"open", "print", "input", "exec", "eval", "__import__"}, source.name
+
+
+def test_entry_points_are_where_pyproject_says() -> None:
+    project = read_project()["project"]
+    points = [*project["scripts"].values(), *project["entry-points"]["digitruck.collectors"].values()]
+    missing = []
+    for point in points:
+        module, name = point.split(":")
+        if not callable(getattr(importlib.import_module(module), name, None)):
+            missing.append(point)
+    assert not missing
 
 
 def test_version_is_named_in_the_changelog() -> None:
