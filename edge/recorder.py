@@ -27,7 +27,7 @@ from protocol.errors import LocalError, MalformedError, QueueFullError
 from protocol.messages import Batch, Event, Parcel, Receipt, SchemaOffer, seal
 from protocol.numbers import DocumentKind, ParcelKind, Precedence
 from protocol.rows import Row, check_row
-from protocol.schema import CHANNELS_MAX, Channel, Schema, SchemaError, decode_schema
+from protocol.schema import CHANNELS_MAX, Channel, Schema, decode_schema
 from store import incidents
 from store.database import Database
 from store.documents import Documents, Schemas, Treatment
@@ -212,9 +212,10 @@ class Recorder:
             )
             at_s, boot = self._clock.stamp() if time_s is None else (time_s, None)
             try:
-                await self._take(series, boot, at_s, cells)
-            except SchemaError as error:
-                raise MalformedError(str(error)) from error
+                check_row(series.schema, (round(at_s * series.schema.ticks_per_s), cells))
+            except LocalError as error:
+                raise MalformedError(str(error)[:200]) from error
+            await self._take(series, boot, at_s, cells)
 
     async def event(
         self,

@@ -1,63 +1,53 @@
-"""Logs say what happened and can never be made to fill a disk."""
+"""Logs are one JSON object a line on stderr, of the level asked for, with the traceback of what went wrong."""
 
 from __future__ import annotations
 
+import io
 import json
+import sys
+from collections.abc import Callable, Iterator
 
 import pytest
 import structlog
 
-from store.logs import EVENTS_A_PERIOD, PERIOD_S, LogCap, set_up_logs
+from store.logs import set_up_logs
+
+Logged = Callable[[str], list[dict[str, object]]]
 
 
-class Clock:
-    now = 0.0
+@pytest.fixture
+def logged(monkeypatch: pytest.MonkeyPatch) -> Iterator[Logged]:
+    """Log three events at a level; return the lines that came out."""
 
-    def __call__(self) -> float:
-        return self.now
-
-
-def passed(cap: LogCap, event: str, times: int) -> list[dict[str, object]]:
-    records = []
-    for _ in range(times):
+    def log_at(level: str) -> list[dict[str, object]]:
+        stream = io.StringIO()
+        monkeypatch.setattr(sys, "stderr", stream)
+        set_up_logs(level)
+        log = structlog.get_logger("a.test")
+        log.debug("seen", secret=b"\x00\xff", text="two\nlines")
+        log.info("told", truck="ke-arrow", count=3)
         try:
-            records.append(dict(cap(None, "info", {"event": event})))
-        except structlog.DropEvent:
-            continue
-    return records
+            raise ZeroDivisionError
+        except ZeroDivisionError:
+            log.exception("failed")
+        return [json.loads(line) for line in stream.getvalue().splitlines()]
 
-
-def test_an_event_is_written_so_often_a_period_and_no_more() -> None:
-    cap = LogCap(Clock())
-    assert len(passed(cap, "request.refused", 1000)) == EVENTS_A_PERIOD
-
-
-def test_one_event_does_not_silence_another() -> None:
-    cap = LogCap(Clock())
-    passed(cap, "request.refused", 1000)
-    assert len(passed(cap, "gateway.started", 1)) == 1
-
-
-def test_what_was_kept_back_is_said_with_the_next_record() -> None:
-    clock = Clock()
-    cap = LogCap(clock)
-    passed(cap, "request.refused", EVENTS_A_PERIOD + 7)
-    clock.now = PERIOD_S
-    first, second = passed(cap, "request.refused", 2)
-    assert first["suppressed"] == 7
-    assert "suppressed" not in second
-
-
-def test_the_set_up_writes_json_to_stderr_and_caps_it(capsys: pytest.CaptureFixture[str]) -> None:
     before = structlog.get_config()
-    try:
-        set_up_logs("info")
-        log = structlog.get_logger("a test")
-        for number in range(EVENTS_A_PERIOD + 50):
-            log.info("parcel.refused", truck="ke-arrow", number=number)
-        log.debug("nobody.hears")
-    finally:
-        structlog.configure(**before)
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == EVENTS_A_PERIOD
-    assert json.loads(lines[0])["truck"] == "ke-arrow"
+    yield log_at
+    structlog.configure(**before)
+
+
+def test_each_line_is_a_json_object_with_its_fields(logged: Logged) -> None:
+    told, failed = logged("info")
+    assert (told["event"], told["truck"], told["count"], told["level"]) == ("told", "ke-arrow", 3, "info")
+    assert str(told["timestamp"]).endswith("Z")
+    assert "ZeroDivisionError" in str(failed["exception"])
+
+
+@pytest.mark.parametrize(("level", "events"), [("debug", 3), ("info", 2), ("warning", 1), ("error", 1)])
+def test_a_level_keeps_what_is_below_it_out(logged: Logged, level: str, events: int) -> None:
+    assert len(logged(level)) == events
+
+
+def test_a_value_with_line_ends_stays_on_its_line(logged: Logged) -> None:
+    assert logged("debug")[0]["text"] == "two\nlines"
