@@ -67,10 +67,10 @@ _LEDGER_S = 60.0
 class Edge:
     """A running truck; make one with `start`, then await `run`."""
 
-    def __init__(self, config: EdgeConfig, data: Path, *, backoff_max_s: float = 300.0) -> None:
+    def __init__(self, config: EdgeConfig, data: Path, *, backoff_max_s: float | None = None) -> None:
         self.config = config
         self._data = data
-        self._backoff_max_s = backoff_max_s
+        self._backoff_max_s = backoff_max_s if backoff_max_s is not None else float(config.retry_s_max)
         self.wanted = Wanted(None, (), {})
         self._supervising: asyncio.Task[None] | None = None
         self.supervisor: Supervisor | None = None

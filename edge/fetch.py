@@ -155,7 +155,7 @@ class Fetch:
 
     def _lost(self, link: Link) -> None:
         link.mark_down()
-        link.rest(_REST_S)
+        link.rest(min(_REST_S, self._uplink.backoff_max_s))
         self._uplink.wake()
 
     async def _pause(self) -> None:

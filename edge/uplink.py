@@ -81,7 +81,7 @@ class Uplink:
         self._on_contact = on_contact
         self._on_time = on_time
         self._reseal = reseal
-        self._backoff_max_s = backoff_max_s
+        self.backoff_max_s = backoff_max_s
         self._forwarder = Forwarder(queue.epoch)
         self._wakes = {link.name: asyncio.Event() for link in links}
         self._hello_wanted = True
@@ -170,7 +170,7 @@ class Uplink:
             await self._work_for(link)
             async for attempt in AsyncRetrying(
                 retry=retry_if_exception_type(_PASSING),
-                wait=wait_random_exponential(multiplier=2, max=self._backoff_max_s),
+                wait=wait_random_exponential(multiplier=2, max=self.backoff_max_s),
                 stop=stop_never,
                 sleep=partial(self._nap, link),
                 after=partial(_tell, link.name),

@@ -223,7 +223,7 @@ async def test_a_truck_that_is_revoked_does_not_hammer_the_gateway(rig: Rig, mon
     assert rig.hub.gateway is not None
     await rig.hub.gateway.fleet.revoke_truck("ke-arrow", rig.hub.now_ms)
     rig.hub.now_ms += 60_000
-    edge.uplink._backoff_max_s = 300.0
+    edge.uplink.backoff_max_s = 300.0
     handshakes = 0
 
     def count(data: bytes, is_up: bool) -> bool:
