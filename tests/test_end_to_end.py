@@ -153,10 +153,11 @@ async def test_both_ledgers_agree_with_what_the_links_carried(tmp_path: Path) ->
 
 
 async def test_a_small_budget_is_never_exceeded_on_the_link_even_when_the_daemon_is_killed(tmp_path: Path) -> None:
-    cap = 12_000
+    cap = 6_000
     config = _CONFIG.replace("price_per_mb = 5.0", f"price_per_mb = 5.0\nmonth_bytes_max = {cap}").replace(
         "price_per_mb = 0.01", f"price_per_mb = 0.01\nmonth_bytes_max = {cap}"
     )
+    config = config.replace("batch_age_s = 2", "batch_age_s = 1")
     async with Rig(tmp_path, seed=3) as rig, aiohttp.ClientSession() as http:
         truck = await rig.truck(_TRUCK, config)
         write_trace(truck.folder, first=0, rows=10_000)
@@ -165,20 +166,19 @@ async def test_a_small_budget_is_never_exceeded_on_the_link_even_when_the_daemon
         def on(link: str) -> int:
             return carried(truck.relays[link]).at_truck - joined[link]
 
-        await rig.run(truck)
-        await until(lambda: on("lte") > cap // 4, within_s=40, what="a quarter of the budget is used")
-        await truck.kill()
-        write_trace(truck.folder, first=100_000, rows=10_000)
-        await rig.run(truck)
-
         async def must_wait() -> bool:
             await truck.ask(http)
             return truck.says is not None and truck.says.queued >= 8
 
+        await rig.run(truck)
         await until(must_wait, within_s=90, what="parcels wait for want of money")
-        await asyncio.sleep(3)
+        # Reservations are for the worst case, so that a little of it stays unused; most of it was.
+        assert on("lte") > cap // 2
         assert {link: on(link) for link in truck.relays if on(link) > cap} == {}
-        assert on("lte") + on("sat") > cap // 2
+        await truck.kill()
+        await rig.run(truck)
+        await asyncio.sleep(4)
+        assert {link: on(link) for link in truck.relays if on(link) > cap} == {}
         await truck.stop()
         assert all(spent <= cap for spent in spent_of(truck, crash=True).values())
 

@@ -32,6 +32,7 @@ _PAGE = """<!doctype html>
 """
 _STYLE = "body{font:1.1rem/1.5 sans-serif;max-width:40rem;margin:auto;padding:1rem}svg{width:100%;height:auto}\n"
 _ADDED = "An extra lesson"
+_PARAGRAPHS = 72
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +71,12 @@ def _course(edition: int, *, lessons: int) -> list[Lesson]:
 def _page(lesson: Lesson, seed: int) -> str:
     # A lesson of edition 2 is that of edition 1 with some paragraphs written anew, as an editor would.
     first = random.Random(f"{seed}/{lesson.number}/1")  # noqa: S311 - text to read, nothing secret
-    parts = [_paragraph(first) for _ in range(24)]
+    parts = [_paragraph(first) for _ in range(_PARAGRAPHS)]
     parts.insert(3, _picture(first))
-    parts += [_exercise(first) for _ in range(12)]
+    parts += [_exercise(first) for _ in range(30)]
     if lesson.edition > 1:
         again = random.Random(f"{seed}/{lesson.number}/{lesson.edition}")  # noqa: S311
-        for at in again.sample(range(4, 24), 6):
+        for at in again.sample(range(4, _PARAGRAPHS), 12):
             parts[at] = _paragraph(again)
     return _PAGE.format(title=lesson.title, edition=lesson.edition, body="\n".join(parts))
 

@@ -31,7 +31,7 @@ LINKS = (
 _CONFIG_VERSION = 1
 _DOWN_S = 3.0
 _STEP_S = 60.0
-_FIRST_OUTAGE_S = (20.0, 15.0, 10.0)  # after the start of its links, how far apart, and how long
+_OUTAGE_S = 8.0
 
 
 class Story:
@@ -89,9 +89,11 @@ class Story:
         people = People(self._folder / "people")
         root = await people.found_trust(client)
         self._say(f"trust: root {root[:12]} signed by two of three root keys; operator and publisher delegated")
+        writing = [asyncio.create_task(self._write(edition)) for edition in (1, 2)]
         async with asyncio.TaskGroup() as group:
             for number, described in enumerate(self.fleet.values()):
                 group.create_task(self._set_out(client, described, number))
+        await asyncio.gather(*writing)
         await self._until(lambda: all(self.arrived.get(each.name) for each in self.trucks))
         await people.configure(
             client,
@@ -105,7 +107,9 @@ class Story:
         await self._publish(client, people, edition=1)
         await self._until(lambda: self._all_have(EDITIONS[0]))
         await self._kill_gateway()
+        tunnel = asyncio.create_task(self._drive_through_tunnel(self.trucks[0]))
         await self._publish(client, people, edition=2)
+        await tunnel
         await self._until(lambda: self._all_have(EDITIONS[1]))
 
     async def _warm_up(self) -> None:
@@ -125,14 +129,11 @@ class Story:
 
     async def _set_out(self, client: Client, described: FleetTruck, number: int) -> None:
         recordings = find_recordings()
-        first_s, apart_s, long_s = _FIRST_OUTAGE_S
-        begin_s = first_s + apart_s * number
         truck = await prepare_truck(
             described.name,
             self._folder / described.name,
             self.gateway.coap,
             recording=recordings[number % len(recordings)] if recordings else None,
-            outage=(begin_s, begin_s + long_s),
             seed=self._seed + number,
         )
         self.trucks.append(truck)
@@ -144,10 +145,13 @@ class Story:
         await truck.run(self._environment, self._noting(truck.name))
         self._say(f"{truck.name} joined and runs; its classroom page is {truck.classroom}")
 
+    async def _write(self, edition: int) -> None:
+        folder = self._folder / "content" / EDITIONS[edition - 1]
+        await asyncio.to_thread(write_lessons, folder, edition=edition, bytes_min=CONTENT_BYTES, seed=self._seed)
+
     async def _publish(self, client: Client, people: People, *, edition: int) -> None:
         label = EDITIONS[edition - 1]
         folder = self._folder / "content" / label
-        await asyncio.to_thread(write_lessons, folder, edition=edition, bytes_min=CONTENT_BYTES, seed=self._seed)
         pushed = await people.publish(
             client, folder, name=BUNDLE, label=label, version=edition, title="Lessons for the truck"
         )
@@ -167,6 +171,14 @@ class Story:
         await self.gateway.start()
         self.back_s = self.passed_s
         self._say(f"gateway started again on the same data; {queued} parcels had queued up meanwhile")
+
+    async def _drive_through_tunnel(self, truck: DemoTruck) -> None:
+        truck.relays["lte"].set_outage(True)
+        self._say(f"{truck.name}: lte is cut for {_OUTAGE_S:.0f} s; telemetry goes over sat, content waits")
+        try:
+            await asyncio.sleep(_OUTAGE_S)
+        finally:
+            truck.relays["lte"].set_outage(False)
 
     def _all_have(self, label: str) -> bool:
         return len(self.activated.get(label, {})) == len(self.fleet)

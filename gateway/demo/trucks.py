@@ -32,7 +32,8 @@ data = "data"
 state_mb_max = 64
 content_mb_max = 256
 batch_age_s = 2
-patience_s = 5
+patience_s = 3
+retry_s_max = 2
 
 [classroom]
 listen = "127.0.0.1:0"
@@ -227,15 +228,14 @@ async def prepare_truck(
     gateway: tuple[str, int],
     *,
     recording: Recording | None,
-    outage: tuple[float, float],
     seed: int,
 ) -> DemoTruck:
     """Start a truck's two links to the gateway's CoAP address, and write its folder (which must not be there).
 
-    `outage` is the first one on lte, in seconds from now; `seed` decides what the links lose.
+    `seed` decides what the links lose and when lte is out.
     """
-    # The first outage is planned, so that every run shows one; those after it are random.
-    outages = OutageProfile(scheduled_s=(outage,), mean_up_s=120.0, mean_down_s=6.0)
+    # Hours of a truck's life in a minute: outages are as frequent, and as much shorter.
+    outages = OutageProfile(mean_up_s=90.0, mean_down_s=5.0)
     profiles: dict[str, LinkProfile] = {"lte": replace(LTE, outages=outages), "sat": SATELLITE}
     relays = {
         link: await start_relay(gateway, profile, seed=seed * 10 + number)
