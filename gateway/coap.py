@@ -1,10 +1,10 @@
 """The gateway's CoAP side: one site that lets nothing through but EDHOC's first message and OSCORE requests.
 
 Before authentication every refusal looks the same (4.01 without a word): an unknown kid, a bad MAC and a plain request
-cannot be told apart, and no answer is much longer than its request. While this side is at fault (its database is away)
-nothing is said at all, since a truck takes an answer without protection as the end of its session. Behind OSCORE the
-request goes to the handler of its resource with the peer that sent it; an error of the peer is answered with its
-reason, one of ours with 5.00.
+cannot be told apart, and no answer is much longer than its request. A truck takes an answer without protection as the
+end of its session: so nothing is said at all while this side is at fault (its database is away), nor to the rest of a
+burst of which one request has just reopened the replay window. Behind OSCORE the request goes to the handler of its
+resource with the peer that sent it; an error of the peer is answered with its reason, one of ours with 5.00.
 """
 
 from __future__ import annotations
@@ -48,6 +48,10 @@ class Answer:
     payload: bytes
     cause: str
     precedence: Precedence = Precedence.NORMAL
+
+
+class _StaleError(Exception):
+    """A request of a burst that was overtaken by the one that answered the Echo challenge."""
 
 
 _EDHOC_PATHS = (PATH_EDHOC, (PATH_EXCHANGE,))
@@ -109,10 +113,11 @@ class Site(interfaces.Resource):  # type: ignore[misc]
             # Debug only: a stranger must not be able to fill the log.
             log.debug("request.unauthorized", address=outer.remote.hostinfo, reason=str(refusal))
             answer = Message(code=codes.UNAUTHORIZED)
+        except _StaleError:
+            answer = _nothing()
         except Exception:
             log.exception("request.unanswered")
-            answer = Message(code=codes.SERVICE_UNAVAILABLE)
-            answer.opt.no_response = _SAY_NOTHING
+            answer = _nothing()
         pipe.add_response(answer, is_last=True)
 
     async def _answer(self, outer: Message) -> Message:
@@ -129,7 +134,11 @@ class Site(interfaces.Resource):  # type: ignore[misc]
             raise ValueError("unknown kid")
         await self._peers.ensure_sequences(peer)
         try:
-            inner, request_id = peer.context.unprotect(outer)
+            inner, request_id = self._peers.unprotect(peer, outer)
+        except oscore.ReplayError as replay:
+            if self._peers.reopened_lately(peer):
+                raise _StaleError from replay
+            raise
         except oscore.ReplayErrorWithEcho as challenge:
             account = Account(Precedence.PRIORITY, "handshake", peer.truck, peer.link)
             self._book(account)
@@ -197,6 +206,13 @@ class Site(interfaces.Resource):  # type: ignore[misc]
     def _book(self, account: Account) -> None:
         if self.meter is not None:
             self.meter.attribute(account)
+
+
+def _nothing() -> Message:
+    """Return what aiocoap does not send; without it, it would remember the request for ever."""
+    answer = Message(code=codes.SERVICE_UNAVAILABLE)
+    answer.opt.no_response = _SAY_NOTHING
+    return answer
 
 
 # Uri-Path and Uri-Query are the critical options that a handler's request may carry.

@@ -14,8 +14,10 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Container
 from dataclasses import dataclass, field
+from typing import Any
 
 from aiocoap import oscore
+from aiocoap.message import Message
 
 from protocol.errors import PeerError
 from protocol.numbers import OSCORE_KID_BYTES, OSCORE_SEQUENCE_BLOCK
@@ -29,6 +31,7 @@ _JOINING_MAX = 256
 # The change feed says when a truck's record changed; should it ever fail, a revocation is heard of this late.
 _RECORD_FRESH_MS = 30_000
 _LOW_WATER = 32
+_OVERTAKEN_MS = 30_000
 _CHANGES_OF_A_RECORD = frozenset({"truck", "revoked", "desired", "receipt"})
 
 
@@ -45,6 +48,7 @@ class Peer:
     link: str
     credential: bytes
     record: TruckRecord | None = None
+    reopened_ms: int | None = None
     reserving: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
@@ -145,6 +149,19 @@ class Peers:
             self._records.clear()
         elif change.truck is not None and change.kind in _CHANGES_OF_A_RECORD:
             self.forget_record(change.truck)
+
+    def unprotect(self, peer: Peer, outer: Message) -> tuple[Message, Any]:
+        """Return the inner request and its identifiers; raise what aiocoap's OSCORE raises."""
+        window = peer.context.recipient_replay_window
+        was_open = window.is_initialized()
+        result: tuple[Message, Any] = peer.context.unprotect(outer)
+        if not was_open:
+            peer.reopened_ms = self._now_ms()
+        return result
+
+    def reopened_lately(self, peer: Peer) -> bool:
+        """Return whether requests below the one that reopened the replay window may still be on their way."""
+        return peer.reopened_ms is not None and 0 <= self._now_ms() - peer.reopened_ms < _OVERTAKEN_MS
 
     async def ensure_sequences(self, peer: Peer) -> None:
         """Reserve more sequence numbers before the block runs out, so that protecting an answer never waits.

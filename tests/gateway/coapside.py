@@ -15,7 +15,7 @@ import aiocoap
 from aiocoap import oscore
 from aiocoap.message import Message
 from aiocoap.numbers import codes
-from aiocoap.numbers.types import NON
+from aiocoap.numbers.constants import Unreliable
 from aiocoap.transports.oscore import OSCOREAddress
 
 from gateway.admission import Admission
@@ -151,7 +151,9 @@ class ScriptedTruck:
             return await self.coap.request(message, handle_blockwise=False).response
 
     async def first_message(self, initiator: edhoc.Initiator, **options: Any) -> Message:
-        message = Message(code=codes.POST, mtype=NON, uri_path=[PATH_EXCHANGE], payload=initiator.message_1())
+        message = Message(
+            code=codes.POST, transport_tuning=Unreliable, uri_path=[PATH_EXCHANGE], payload=initiator.message_1()
+        )
         return await self.raw(message, **options)
 
     async def handshake(self, link: str = "lte", *, joining: bool = False) -> InitiatingContext:
@@ -173,13 +175,15 @@ class ScriptedTruck:
         query: tuple[str, ...] = (),
         session: LinkContext | None = None,
         answer_s: float = ANSWER_S,
-        mtype: Any = NON,
+        tuning: Any = Unreliable,
         **options: Any,
     ) -> Message:
         """Send one OSCORE request; a refusal without protection raises `oscore.NotAProtectedMessage`."""
         used = session or self.session
         assert used is not None
-        message = Message(code=code, mtype=mtype, uri_path=path.split("/"), uri_query=list(query), payload=payload)
+        message = Message(
+            code=code, transport_tuning=tuning, uri_path=path.split("/"), uri_query=list(query), payload=payload
+        )
         for name, value in options.items():
             setattr(message.opt, name, value)
         message.remote = OSCOREAddress(used, self.coap.remote_at(self.address))
