@@ -51,7 +51,7 @@ def roles_of(operation: Operation) -> list[str]:
 
 def problems_of(operation: Operation) -> list[int]:
     """Return the error statuses that an operation may answer."""
-    found = {400, *_ALWAYS, *operation.problems}
+    found = {400, *_ALWAYS, *operation.problems, *([operation.status] if operation.status >= 400 else [])}
     if operation.needs is not None:
         found |= {401, 403}
     if operation.path_type is not None:
@@ -93,13 +93,15 @@ def _describe(operation: Operation, schemas: Json) -> Json:
 
 
 def _responses(operation: Operation) -> Json:
-    answer = _reference(operation.answer_type)
-    good: Json = {"description": HTTPStatus(operation.status).phrase}
-    if operation.method != "HEAD" and operation.media:
-        good["content"] = {
-            media: {"schema": answer} if media == JSON and answer is not None else {} for media in operation.media
-        }
-    responses = {str(operation.status): good}
+    responses: Json = {}
+    if operation.status < 400:  # what is not there yet answers a problem only
+        answer = _reference(operation.answer_type)
+        good: Json = {"description": HTTPStatus(operation.status).phrase}
+        if operation.method != "HEAD" and operation.media:
+            good["content"] = {
+                media: {"schema": answer} if media == JSON and answer is not None else {} for media in operation.media
+            }
+        responses[str(operation.status)] = good
     for status in operation.statuses:
         responses[str(status)] = {"description": HTTPStatus(status).phrase}
     problem = {MEDIA_TYPE: {"schema": _reference(ProblemShape)}}

@@ -67,7 +67,7 @@ class Quote(Shape, frozen=True):
     next: str | None
 
 
-@operation("POST", "/v1/quotes", tag="rollouts", needs=SIGNER, changes=False)
+@operation("POST", "/v1/quotes", tag="rollouts", needs=SIGNER, changes=False, problems=(404,))
 async def create_quote(call: Call, body: QuoteRequest) -> Quote:
     """Say what a bundle version would cost; changes nothing."""
     record = await known_bundle(call, body.bundle, body.version)
