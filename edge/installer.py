@@ -133,12 +133,14 @@ class Installer:
         if not (folder / "versions" / f"{digest.hex()}.cose").exists():
             raise LocalError(f"{name} {digest.hex()[:12]} is not installed")
         before = self._pointer(folder)
+        if before == digest.hex():
+            return  # said twice: the version to go back to stays
         pointer = folder / "active.new"
         pointer.unlink(missing_ok=True)
         pointer.symlink_to(f"versions/{digest.hex()}")
         pointer.replace(folder / "active")
         sync_folder(folder)
-        keep = {digest.hex(), before or digest.hex()}
+        keep = {digest.hex(), before}
         for each in (folder / "versions").glob("*.cose"):
             if each.stem not in keep:
                 self._drop(each)
