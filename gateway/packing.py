@@ -20,14 +20,14 @@ from protocol.pack import wanted_files
 from protocol.pack.containers import Kind, open_view
 from protocol.pack.cursor import READ_BYTES, varint
 from protocol.pack.decoder import list_held, order_wanted
-from protocol.pack.frames import PREFIX_BYTES_MAX, Codec
+from protocol.pack.frames import HELD_BYTES_MAX, Codec
 from protocol.pack.index import VERSION, BaseView, Extent, FrameEntry, Index
 from protocol.pack.manifests import encode_delta
 from protocol.pack.profile import Profile, own_profile
 from store.heldviews import FileSource
 
 FRAME_BYTES = 16 << 20
-NEAR_BYTES = PREFIX_BYTES_MAX
+GATHERED_BYTES = 8 << 20
 PREFIX_BYTES = 48 << 20
 SMALL_FRAME_BYTES = 4 << 20
 _ALIKE_RATIO = 50
@@ -145,7 +145,7 @@ class _Packer:
         return parts if sum(len(part.packed.body) for part in parts) < len(whole.packed.body) else [whole]
 
     def _frame(self, data: bytes, prefix_bytes: int) -> _Frame:
-        far, near = self._blocks.extents(data, prefix_bytes), self._blocks.extents(data, NEAR_BYTES)
+        far, near = self._blocks.extents(data, prefix_bytes), self._blocks.extents(data, HELD_BYTES_MAX - len(data))
         frame = pack_frame(data, _joined(self._base, far), _joined(self._base, near), ppmd=self._ppmd)
         return _Frame(frame, len(data), {Codec.DELTA: far, Codec.ZSTD: near}.get(frame.codec, ()))
 
@@ -207,11 +207,11 @@ def _slices(sizes: Sequence[int]) -> list[int]:
     out: list[int] = []
     gathered = 0
     for size in sizes:
-        if size >= SMALL_FRAME_BYTES or gathered + size > FRAME_BYTES:
+        if size >= SMALL_FRAME_BYTES or gathered + size > GATHERED_BYTES:
             out.append(gathered)
             gathered = 0
         gathered += size
-        while gathered > FRAME_BYTES or size >= SMALL_FRAME_BYTES <= gathered:
+        while gathered > GATHERED_BYTES or size >= SMALL_FRAME_BYTES <= gathered:
             out.append(min(gathered, FRAME_BYTES))
             gathered -= out[-1]
     return [size for size in (*out, gathered) if size]

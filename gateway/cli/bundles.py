@@ -14,6 +14,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from gateway import publishing
 from gateway.cli.belief import read_believed
+from gateway.cli.bundle_diff import diff_command
 from gateway.cli.files import write_private
 from gateway.cli.output import (
     CommandError,
@@ -45,6 +46,9 @@ from protocol.documents import BUNDLE_KINDS, Manifest, document_aad, parse_docum
 )
 def bundle() -> None:
     """Content bundles: a folder of files with a signed manifest."""
+
+
+bundle.add_command(diff_command)
 
 
 @bundle.command(

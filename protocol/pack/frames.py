@@ -17,8 +17,8 @@ from protocol.pack.cursor import Cursor, unzigzag
 from protocol.pack.zstds import expand_prefixed
 
 FRAME_BYTES_MAX = 16 << 20
-PREFIX_BYTES_MAX = 24 << 20
-"""What a truck holds in memory of a frame and of its prefix."""
+HELD_BYTES_MAX = 24 << 20
+"""What a truck holds in memory of a frame and its prefix together: decoding takes about twice as much."""
 
 DELTA_PREFIX_BYTES_MAX = 64 << 20
 """The prefix of a delta frame may be larger: it is read at places and never held."""
@@ -49,7 +49,7 @@ class Prefix(Protocol):
 
 def unpack(codec: Codec, body: bytes, prefix: Prefix, size: int) -> bytes:
     """Return the `size` bytes of a frame; raise `MalformedError`."""
-    if size > FRAME_BYTES_MAX or (codec is not Codec.DELTA and prefix.size > PREFIX_BYTES_MAX):
+    if size > FRAME_BYTES_MAX or (codec is not Codec.DELTA and size + prefix.size > HELD_BYTES_MAX):
         raise MalformedError("a frame is larger than a truck can hold")
     match codec:
         case Codec.STORED:
