@@ -28,7 +28,7 @@ from gateway.demo.trucks import DemoTruck
 from gateway.fleetfile import load_fleet
 from protocol.errors import DigitruckError, LocalError
 
-_LOOK_S = 0.5
+_LOOK_S = 1.0
 _PLAIN_S = 5.0
 _ASK_S = 3.0
 _USUAL_HTTP_PORT = 8080
@@ -37,7 +37,10 @@ _FIRST_TRUCKS = ("ke-arrow", "cd-kinshasa", "tz-arrow")  # one that tours, one f
 
 @dataclass(frozen=True, slots=True)
 class DemoOptions:
-    """How the demo is run; `seconds` None: until Ctrl-C. Without `folder` a temporary one is used and removed."""
+    """How the demo is run; `seconds` None: until Ctrl-C. Without `folder` a temporary one is used and removed.
+
+    `until_told` ends it as soon as everything was shown.
+    """
 
     trucks: int = 3
     seconds: float | None = None
@@ -45,6 +48,7 @@ class DemoOptions:
     coap: int | None = None
     folder: Path | None = None
     seed: int = 1
+    until_told: bool = False
 
 
 async def run_demo(options: DemoOptions, console: Console) -> int:
@@ -84,7 +88,10 @@ class _Demo:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop.set)
         telling = asyncio.create_task(self.story.tell(), name="story")
-        telling.add_done_callback(lambda task: stop.set() if task.cancelled() or task.exception() else None)
+        until_told = self._options.until_told
+        telling.add_done_callback(
+            lambda task: stop.set() if until_told or task.cancelled() or task.exception() else None
+        )
         watching = asyncio.create_task(self._watch(), name="watch")
         watching.add_done_callback(lambda task: stop.set())
         if self._console.is_terminal:

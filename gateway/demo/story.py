@@ -98,12 +98,12 @@ class Story:
         await people.configure(
             client,
             version=_CONFIG_VERSION,
-            batch_age_s=4,
+            batch_age_s=3,
             collectors={"host": 1, "solar": 1},
             links=LINKS,
         )
         self.configured = str(_CONFIG_VERSION)
-        self._say(f"configuration {_CONFIG_VERSION} signed: budgets and prices for each link, batches of 4 s")
+        self._say(f"configuration {_CONFIG_VERSION} signed: budgets and prices for each link, batches of 3 s")
         await self._publish(client, people, edition=1)
         await self._until(lambda: self._all_have(EDITIONS[0]))
         await self._kill_gateway()
