@@ -18,7 +18,7 @@ from aiocoap.numbers import codes
 
 from edge.fetch import Fetch
 from edge.installer import Installer
-from edge.link import LinkDownError, RefusedError, SessionLostError
+from edge.link import Link, LinkDownError, RefusedError, SessionLostError
 from edge.uplink import Uplink
 from protocol import cose
 from protocol.documents import Manifest, Rollout, parse_document
@@ -32,6 +32,7 @@ from protocol.pack.profile import own_profile
 log = structlog.get_logger("edge.bundles")
 
 _REQUEST_TIMEOUT_S = 30.0
+_OFFER_TRIES, _OFFER_S = 3, 3.0  # the gateway may think for two seconds before it says when to ask again
 _RETRY_FIRST_S, _RETRY_MAX_S = 5.0, 900.0
 _LOCAL_TROUBLE_S = 3_600.0
 _PACK_BYTES_SPARE = 1 << 20  # a pack is never much longer than what it decodes to
@@ -255,20 +256,30 @@ class Bundles:
             links = [link for link in self._uplink.links.values() if self._uplink.may(link, precedence)]
             if not links:
                 raise LinkDownError("no link may carry this content now")
-            link = min(links, key=lambda each: each.price)
-            answered = await link.request(
-                codes.FETCH,
-                PATH_PACK,
-                request.encode(),
-                precedence=precedence,
-                cause="content",
-                timeout_s=_REQUEST_TIMEOUT_S,
-            )
-            offer = PackOffer.decode(answered.payload)
+            offer = await self._ask_for_offer(min(links, key=lambda each: each.price), precedence, request)
             if offer.digest is not None:
                 return offer
             self._waiting = "the gateway is making the pack"
             await asyncio.sleep(max(1, min(offer.wait_s, 3600)))
+
+    async def _ask_for_offer(self, link: Link, precedence: Precedence, request: PackRequest) -> PackOffer:
+        # One datagram that is lost must not cost a pause of minutes: asking again is harmless.
+        for tries_left in reversed(range(_OFFER_TRIES)):
+            try:
+                answered = await link.request(
+                    codes.FETCH,
+                    PATH_PACK,
+                    request.encode(),
+                    precedence=precedence,
+                    cause="content",
+                    timeout_s=min(_REQUEST_TIMEOUT_S, _OFFER_S + 3 * (link.rtt_s or 2.0)),
+                )
+            except LinkDownError:
+                if not tries_left:
+                    raise
+            else:
+                return PackOffer.decode(answered.payload)
+        raise LinkDownError(f"{link.name} brings no offer")
 
     async def _reject(self, job: Job, failure: Exception) -> None:
         log.error("bundle.rejected", bundle=job.rollout.bundle, reason=str(failure))
