@@ -9,6 +9,7 @@ How uploads share transactions is in `gateway.commits`.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -66,6 +67,7 @@ class Ingest:
         self._now_ms = now_ms
         self._commits = commits
         self._schemas: OrderedDict[tuple[str, int, int], tuple[bytes, Schema]] = OrderedDict()
+        self._loading = asyncio.Lock()
         self._epochs: dict[str, tuple[int, ...]] = {}
 
     async def upload(self, truck: TruckRecord, link: str, upload: Upload) -> tuple[Ack, tuple[ParcelKind, ...]]:
@@ -210,14 +212,21 @@ class Ingest:
         key = (truck, epoch, number)
         known = self._schemas.get(key)
         if known is None:
-            record = await self._fleet.schema_numbered(truck, epoch, number)
-            if record is None:
+            # A burst asks for the same one many times at once, and each decoding takes as long as a batch does.
+            async with self._loading:
+                known = self._schemas.get(key) or await self._load_schema(key)
+            if known is None:
                 return None
-            known = (record.digest, decode_schema(record.encoded))
-            self._schemas[key] = known
-            if len(self._schemas) > _SCHEMAS_CACHED_MAX:
-                self._schemas.popitem(last=False)
         self._schemas.move_to_end(key)
+        return known
+
+    async def _load_schema(self, key: tuple[str, int, int]) -> tuple[bytes, Schema] | None:
+        record = await self._fleet.schema_numbered(*key)
+        if record is None:
+            return None
+        known = self._schemas[key] = (record.digest, decode_schema(record.encoded))
+        if len(self._schemas) > _SCHEMAS_CACHED_MAX:
+            self._schemas.popitem(last=False)
         return known
 
     async def _after(self, truck: TruckRecord, items: Sequence[IngestItem]) -> None:
