@@ -34,7 +34,8 @@ log = structlog.get_logger("edge.bundles")
 _REQUEST_TIMEOUT_S = 30.0
 _OFFER_TRIES, _OFFER_S = 3, 3.0  # the gateway may think for two seconds before it says when to ask again
 _RETRY_FIRST_S, _RETRY_MAX_S = 5.0, 900.0
-_LOCAL_TROUBLE_S = 3_600.0
+# A full disk may be emptied and a publisher may push what is missing; a pack that lies is not paid for twice.
+_LOCAL_TROUBLE_S, _REFUSED_S = 3_600.0, 21_600.0
 _PACK_BYTES_SPARE = 1 << 20  # a pack is never much longer than what it decodes to
 
 T = TypeVar("T")
@@ -283,8 +284,12 @@ class Bundles:
 
     async def _reject(self, job: Job, failure: Exception) -> None:
         log.error("bundle.rejected", bundle=job.rollout.bundle, reason=str(failure))
-        own_fault = isinstance(failure, LocalError | OSError)
-        self._failed[job.key] = self._monotonic() + _LOCAL_TROUBLE_S if own_fault else float("inf")
+        pause_s = float("inf")
+        if isinstance(failure, LocalError | OSError):
+            pause_s = _LOCAL_TROUBLE_S
+        elif isinstance(failure, RefusedError):
+            pause_s = _REFUSED_S
+        self._failed[job.key] = self._monotonic() + pause_s
         if self._told.get(job.key) != str(failure):
             self._told[job.key] = str(failure)
             await self._report(job, Outcome.REJECTED, str(failure))

@@ -166,6 +166,7 @@ class Downlink:
                 await self._receipt(entry.document, entry.digest, Outcome.REJECTED, "", entry.version, str(failure))
             if entry.document is DocumentKind.ROLLOUT:
                 named = await self._manifests_named(desired)
+        await self._writer.run(lambda: self._forget_manifests(named))
         digest = cose.digest(signed)
         self._reported = digest[:DESIRED_DIGEST_BYTES]
         outcome = Outcome.APPLIED if not refused else Outcome.HELD
@@ -282,6 +283,12 @@ class Downlink:
             self._documents.put_trusted(kind, name, version, digest, signed, now_s)
 
         await self._writer.run(persist)
+
+    def _forget_manifests(self, named: set[bytes]) -> None:
+        """Drop the manifests that no rollout names any more: there would be more of them with every update."""
+        for name in self._documents.names(DocumentKind.MANIFEST):
+            if bytes.fromhex(name) not in named:
+                self._documents.remove(DocumentKind.MANIFEST, name)
 
     def _changes_gateway(self, root: Root) -> bool:
         before = self._documents.current(DocumentKind.ROOT)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -38,8 +39,10 @@ def quiet() -> Iterator[None]:
 
 
 @pytest.fixture
-async def rig(migrated_fleet: Path, tmp_path: Path, quick: None) -> AsyncIterator[Rig]:
+async def rig(migrated_fleet: Path, tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Rig]:
     """A running gateway with a root and a delegation."""
+    # Packs are made in a thread here: a process takes seconds to start.
+    monkeypatch.setattr("gateway.packs.Packs._new_workers", lambda packs: ThreadPoolExecutor(1))
     hub = Hub(tmp_path / "hub", migrated_fleet)
     await hub.start()
     rig = Rig(tmp_path, hub)

@@ -17,7 +17,10 @@ from edge.daemon import Edge
 from edge.joining import join
 from gateway.config import CoapSettings, GatewayConfig, HttpSettings
 from gateway.daemon import Gateway, make_keys
+from protocol import cose
+from protocol.documents import Desired, DesiredEntry, read_document, sign_document
 from protocol.joincode import read_join_code
+from protocol.numbers import DocumentKind
 from store.blobs import BlobStore
 from store.files import publish
 from tests.gateway.fleets import NOW_MS, Signers
@@ -76,6 +79,24 @@ class Hub:
     async def accept(self, signed: bytes) -> bytes:
         assert self.gateway is not None
         return (await self.gateway.documents.accept(signed, "a test")).digest
+
+    async def desire(self, *entries: DesiredEntry, version: int, truck: str = "ke-arrow", **changes: Any) -> bytes:
+        """Put a desired state of one's own making in place of the gateway's; `key` and `about` lie about it."""
+        assert self.gateway is not None
+        now_s = self.now_ms // 1000
+        key, about = changes.get("key", self.signers.gateway), changes.get("about", truck)
+        dates = {"document": DocumentKind.DESIRED, "version": version, "issued_s": now_s, "expires_s": now_s + 1_000}
+        signed = sign_document(Desired(**{**dates, "truck": about, "entries": entries}), [key])
+        await self.gateway.fleet.set_desired(truck, hashlib.sha256(signed).digest(), signed, self.now_ms)
+        return signed
+
+    async def entry(self, signed: bytes) -> DesiredEntry:
+        """Keep a document at the gateway whatever it says; return the entry that names it."""
+        assert self.gateway is not None
+        document = read_document(cose.parse(signed).payload)
+        if await self.gateway.fleet.document(cose.digest(signed)) is None:
+            await self.gateway.fleet.put_document(self.gateway.documents._record(document, signed, "a test"), None)
+        return DesiredEntry(document.kind, document.version, cose.digest(signed), len(signed))
 
     async def push(self, files: dict[str, bytes], *, version: int = 1, name: str = "maths") -> bytes:
         """Publish a bundle; return the digest of its manifest."""
