@@ -2,8 +2,9 @@
 
 One handshake gives one OSCORE context for one link of a truck. Credentials are CWT Claims Sets that carry only a
 public key; a truck sends its own by value when it joins (the gateway cannot know it yet) and by a 6-byte reference
-after. The link's name travels encrypted in message_3. lakers draws its ephemeral keys itself: that entropy is the one
-that does not come in as an argument here.
+after. The gateway's reference is one byte, always the same: a truck was given one gateway key and believes no other.
+The link's name travels encrypted in message_3. lakers draws its ephemeral keys itself: that entropy is the one that
+does not come in as an argument here.
 
 lakers 0.6.2 panics on a point that is not on the curve and on a ciphertext shorter than its tag, from anybody and
 before anything is authenticated; a panic passes `except Exception` and writes to stderr. So points and lengths are
@@ -27,6 +28,7 @@ from protocol.oscore import Secrets
 from protocol.wire import Name, convert
 
 _KID_BYTES = 6
+_GATEWAY_KID = b"\x00"
 _OWN_IDENTIFIER = b"\x00"  # a truck only receives responses, which its requests' tokens already tell apart
 _MESSAGE_BYTES_MAX = 256
 _SECRET_BYTES, _SALT_BYTES = 16, 8
@@ -59,8 +61,16 @@ def generate_key() -> EdhocKey:
 
 def credential(public: bytes) -> bytes:
     """Return the CWT Claims Set (RFC 8392, RFC 8747) of a public key: {2: "", 8: {1: COSE_Key}}."""
-    key = {1: 2, 2: kid(public), -1: 1, -2: public}
-    return cbor.encode({2: "", 8: {1: key}})
+    return _claims(public, kid(public))
+
+
+def gateway_credential(public: bytes) -> bytes:
+    """Return the credential of a gateway's key, whose key id is short because a truck knows only one."""
+    return _claims(public, _GATEWAY_KID)
+
+
+def _claims(public: bytes, reference: bytes) -> bytes:
+    return cbor.encode({2: "", 8: {1: {1: 2, 2: reference, -1: 1, -2: public}}})
 
 
 def kid(public: bytes) -> bytes:
@@ -81,7 +91,7 @@ class Initiator:
 
     def __init__(self, key: EdhocKey, gateway_public: bytes, *, link: str, joining: bool) -> None:
         self._key = key
-        self._peer = credential(gateway_public)
+        self._peer = gateway_credential(gateway_public)
         self._link = link
         self._transfer = lakers.CredentialTransfer.ByValue if joining else lakers.CredentialTransfer.ByReference
         self._lakers = lakers.EdhocInitiator()
@@ -106,7 +116,7 @@ class Responder:
     """The gateway's side of one handshake: pending between message_1 and message_3, then a context."""
 
     def __init__(self, key: EdhocKey) -> None:
-        self._lakers = lakers.EdhocResponder(key.private, key.credential)
+        self._lakers = lakers.EdhocResponder(key.private, gateway_credential(key.public))
         self._peer_identifier = b""
         self.identifier = b""
         self.link = ""

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import socket
+import time
 from collections.abc import Callable
 from contextvars import ContextVar
 from ipaddress import IPv4Address, ip_address
@@ -22,6 +24,7 @@ from aiocoap.transports.udp6 import UDP6EndpointAddress
 from store.coapinterface import EXCHANGE_LIFETIME_S, MeteredInterface, short_memory
 from store.coaplog import CappedLogger, quiet_stock_loggers
 from store.coapmeter import Address, Attribution, Datagram, Meter, plain_host
+from store.coaptokens import Tokens
 
 RECEIVE_BUFFER_BYTES = 1 << 20
 _SO_RCVBUFFORCE = 33
@@ -157,6 +160,8 @@ async def _connect(context: MeteredContext, sock: socket.socket, exchange_lifeti
     try:
         tuning = short_memory(exchange_lifetime_s=exchange_lifetime_s)
         await context._append_tokenmanaged_messagemanaged_transport(open_interface)
+        tokens = Tokens(monotonic=time.monotonic, first=random.getrandbits(16))
+        context.request_interfaces[-1].next_token = tokens.next
     except BaseException:
         sock.close()
         raise

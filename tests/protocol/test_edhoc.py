@@ -77,7 +77,7 @@ def test_the_credential_of_another_truck_does_not_finish() -> None:
 
 
 def test_every_changed_byte_of_message_2_is_refused() -> None:
-    for at in range(0, 54, 5):
+    for at in range(0, 48, 5):
         initiator, _, message_2 = begun()
         with pytest.raises(PeerError):
             initiator.finish(message_2[:at] + bytes([message_2[at] ^ 1]) + message_2[at + 1 :])
@@ -184,4 +184,4 @@ def test_message_3_that_is_no_ciphertext_makes_nothing_panic(
 def test_a_list_of_suites_is_read_past() -> None:
     """An initiator that would prefer another suite names ours last (RFC 9528 section 6.3.2)."""
     first = Initiator(TRUCK, GATEWAY.public, link="sat", joining=False).message_1()
-    assert len(Responder(GATEWAY).answer(first[:2] + b"\x82\x03\x02" + first[3:], KID)) == 54
+    assert len(Responder(GATEWAY).answer(first[:2] + b"\x82\x03\x02" + first[3:], KID)) == 48

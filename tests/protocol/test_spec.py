@@ -108,7 +108,7 @@ def test_bytes_around_a_get() -> None:
 def test_bytes_around_the_handshake(path: tuple[str, ...]) -> None:
     row = next(row for row in table("Resources") if row[0] == f"POST /{'/'.join(path)}")
     assert on_the_wire(Message(code=codes.POST, uri_path=list(path), payload=bytes(38))) - 38 == int(row[4])
-    assert on_the_wire(Message(code=codes.CHANGED, payload=bytes(54))) - 54 == int(row[5])
+    assert on_the_wire(Message(code=codes.CHANGED, payload=bytes(48))) - 48 == int(row[5])
 
 
 @pytest.mark.parametrize("link", ["a", "sat", "a" * 20, "a" * 21, "a" * 22, "a" * 23, "a" * 31])
