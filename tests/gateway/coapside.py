@@ -141,6 +141,7 @@ class ScriptedTruck:
     coap: MeteredContext
     signing: cose.SigningKey
     edhoc_key: edhoc.EdhocKey = field(default_factory=edhoc.generate_key)
+    gateway_public: bytes = GATEWAY_KEY.public
     session: LinkContext | None = None
     sequence: int = 0
 
@@ -158,7 +159,7 @@ class ScriptedTruck:
 
     async def handshake(self, link: str = "lte", *, joining: bool = False) -> InitiatingContext:
         """Run EDHOC up to message_3, which rides on the next request."""
-        initiator = edhoc.Initiator(self.edhoc_key, GATEWAY_KEY.public, link=link, joining=joining)
+        initiator = edhoc.Initiator(self.edhoc_key, self.gateway_public, link=link, joining=joining)
         response = await self.first_message(initiator)
         assert response.code == codes.CHANGED, response.code
         message_3, secrets = initiator.finish(response.payload)

@@ -1,0 +1,213 @@
+"""Ingest on one core: signed 60-row batches verified, committed and acknowledged.
+
+Twice: through `Ingest` alone (what verifying and committing cost), and through aiocoap and OSCORE on loopback, the
+truck being a process of its own. The figures are per second of processor time of the gateway's process, all of its
+threads together: what one core does when nothing else wants it. Batches have 16 channels; each is an upload.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from gateway.commits import GroupCommit
+from gateway.ingest import Ingest
+from protocol import batch, cose, edhoc
+from protocol.messages import Batch, Parcel, SchemaOffer, Upload, seal
+from protocol.numbers import ParcelKind, Precedence
+from protocol.schema import Channel, Schema
+from store.fleet.fleet import FleetStore, migrate
+from store.fleet.records import TruckRecord
+from tests.gateway.coapside import GATEWAY_KEY, Clock, ScriptedTruck, open_side, open_truck
+from tests.gateway.fleets import NOW_MS, Signers
+
+NAME = "ingest"
+TRUCK = "bench-truck"
+ROWS = 60
+_EPOCH = 77
+_WINDOW = 64
+_DISTINCT = 20
+SCHEMA = Schema(tuple(Channel(f"c{index}", "V", 100, 2600, 5) for index in range(16)), period_s=60)
+
+
+class _RealClock(Clock):
+    """Admission gives tokens as real time passes."""
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+
+@dataclass(frozen=True, slots=True)
+class IngestFigures:
+    """Batches, and the seconds that they took: of processor time of the gateway, and by the clock."""
+
+    batches: int
+    cpu_s: float
+    wall_s: float
+
+    @property
+    def rows_a_core(self) -> float:
+        """Rows a second of processor time."""
+        return self.batches * ROWS / self.cpu_s
+
+
+def run(args: list[str]) -> list[tuple[str, str, str, str]]:
+    """Return (figure, measured, anchor, limit); `args` may name the number of batches."""
+    count = int(args[0]) if args else 5_000
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
+    with tempfile.TemporaryDirectory(prefix="digitruck-bench-") as folder:
+        alone = asyncio.run(measure_ingest(Path(folder), count))
+    with tempfile.TemporaryDirectory(prefix="digitruck-bench-") as folder:
+        whole = asyncio.run(measure_whole(Path(folder), count // 3))
+    return [
+        _row("rows/s a core, Ingest alone", alone, "aiocoap OSCORE alone 2,950 requests/s", "100,000"),
+        _row("rows/s a core, aiocoap + OSCORE", whole, "fast lane 53,500 requests/s", "100,000"),
+    ]
+
+
+def _row(figure: str, measured: IngestFigures, anchor: str, limit: str) -> tuple[str, str, str, str]:
+    text = f"{measured.rows_a_core:,.0f} ({measured.batches / measured.cpu_s:,.0f} batches)"
+    return figure, text, anchor, limit
+
+
+def uploads(key: cose.SigningKey, count: int) -> list[bytes]:
+    """Return encoded uploads: the schema, then `count` batches of one parcel each."""
+    random_ = random.Random(1)
+    bodies = []
+    for number in range(_DISTINCT):
+        values = [2_600] * 16
+        rows = []
+        for minute in range(ROWS):
+            values = [value + random_.randrange(-5, 6) for value in values]
+            rows.append((NOW_MS // 1000 + number * 3_600 + minute * 60, tuple(values)))
+        bodies.append(batch.encode(SCHEMA, rows))
+    offer = SchemaOffer(1, SCHEMA.encoded).encode()
+    made = [seal(key, Parcel(_EPOCH, 1, Precedence.NORMAL, ParcelKind.SCHEMA, offer), TRUCK)]
+    for sequence in range(2, count + 2):
+        payload = Batch(1, None, bodies[sequence % _DISTINCT]).encode()
+        parcel = Parcel(_EPOCH, sequence, Precedence.NORMAL, ParcelKind.BATCH, payload)
+        made.append(seal(key, parcel, TRUCK, SCHEMA.digest))
+    return [Upload((sealed,), _EPOCH).encode() for sealed in made]
+
+
+async def measure_ingest(folder: Path, count: int) -> IngestFigures:
+    """Decode, verify, commit and acknowledge `count` uploads, up to 512 of them waiting at a time."""
+    fleet = await _open(folder)
+    key = cose.SigningKey(os.urandom(32))
+    truck = await _enrol(fleet, key.public, edhoc.generate_key().credential)
+    commits = GroupCommit(fleet)
+    ingest = Ingest(fleet, commits, now_ms=lambda: NOW_MS)
+    work = asyncio.create_task(commits.run())
+    first, *rest = uploads(key, count)
+    room = asyncio.Semaphore(512)
+
+    async def one(encoded: bytes) -> None:
+        async with room:
+            ack, _ = await ingest.upload(truck, "lte", Upload.decode(encoded))
+            ack.encode()
+
+    await one(first)
+    wall_s, cpu_s = time.perf_counter(), time.process_time()
+    await asyncio.gather(*(one(each) for each in rest))
+    figures = IngestFigures(count, time.process_time() - cpu_s, time.perf_counter() - wall_s)
+    work.cancel()
+    state = await fleet.epoch_state(TRUCK)
+    await fleet.close()
+    assert state is not None
+    assert state.cumulative == count + 1, "every batch was committed"
+    return figures
+
+
+async def measure_whole(folder: Path, count: int) -> IngestFigures:
+    """Serve a load process that sends `count` uploads over OSCORE, 64 of them in flight."""
+    fleet = await _open(folder)
+    async with open_side(fleet, folder, _RealClock()) as side:
+        await side.documents.accept(Signers().root_document(), "bench")
+        host, port = side.address
+        load = await asyncio.create_subprocess_exec(
+            *(
+                sys.executable,
+                "-m",
+                "tests.bench.ingest",
+                "--load",
+                host,
+                str(port),
+                str(count),
+                GATEWAY_KEY.public.hex(),
+            ),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        assert load.stdin is not None
+        assert load.stdout is not None
+        keys = json.loads(await load.stdout.readline())
+        await _enrol(fleet, bytes.fromhex(keys["signing"]), bytes.fromhex(keys["credential"]))
+        load.stdin.write(b"go\n")
+        await load.stdout.readline()  # the session stands, the schema is there
+        wall_s, cpu_s = time.perf_counter(), time.process_time()
+        load.stdin.write(b"go\n")
+        await load.stdout.readline()
+        figures = IngestFigures(count, time.process_time() - cpu_s, time.perf_counter() - wall_s)
+        await load.wait()
+        state = await fleet.epoch_state(TRUCK)
+    await fleet.close()
+    assert state is not None
+    assert state.cumulative == count + 1, "every batch was committed"
+    return figures
+
+
+async def _load(host: str, port: int, count: int, gateway_public: bytes) -> None:
+    async with open_truck((host, port), TRUCK) as truck:
+        truck.gateway_public = gateway_public
+        print(json.dumps({"signing": truck.signing.public.hex(), "credential": truck.edhoc_key.credential.hex()}))
+        sys.stdout.flush()
+        sys.stdin.readline()
+        first, *rest = uploads(truck.signing, count)
+        await truck.handshake("lte")
+        await _send(truck, first)
+        print("ready", flush=True)
+        sys.stdin.readline()
+        waiting = iter(rest)
+
+        async def lane() -> None:
+            for encoded in waiting:
+                await _send(truck, encoded)
+
+        await asyncio.gather(*(lane() for _ in range(_WINDOW)))
+        print("done", flush=True)
+
+
+async def _send(truck: ScriptedTruck, encoded: bytes) -> None:
+    while True:
+        try:
+            answer = await truck.ask("u", encoded, answer_s=5.0)
+            assert answer.code.is_successful(), answer.code
+        except TimeoutError:
+            continue
+        return
+
+
+async def _open(folder: Path) -> FleetStore:
+    url = f"sqlite:///{folder}/fleet.db"
+    await migrate(url)
+    return await FleetStore.open(url)
+
+
+async def _enrol(fleet: FleetStore, signing: bytes, credential: bytes) -> TruckRecord:
+    secret = os.urandom(32)
+    await fleet.create_enrolment(TRUCK, "bench", secret, NOW_MS + 1_000, "bench", now_ms=NOW_MS)
+    kid = edhoc.credential_kid(credential)
+    return await fleet.redeem_enrolment(secret, TRUCK, signing, credential, kid, NOW_MS)
+
+
+if __name__ == "__main__":
+    asyncio.run(_load(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), bytes.fromhex(sys.argv[5])))
