@@ -23,13 +23,13 @@ from protocol.documents import LinkConfig
 
 BUNDLE = "lessons"
 EDITIONS = ("2026.1", "2026.2")
-CONTENT_BYTES = 1_050_000
+CONTENT_BYTES = 1_010_000
 LINKS = (
     LinkConfig("lte", 500_000_000, 1_000_000, round(LTE_PRICE_PER_MB * 1000), "USD"),
     LinkConfig("sat", 3_000_000, 100_000, round(SAT_PRICE_PER_MB * 1000), "USD"),
 )
 _CONFIG_VERSION = 1
-_DOWN_S = 3.0
+_DOWN_S = 2.0
 _STEP_S = 60.0
 _OUTAGE_S = 8.0
 
