@@ -111,4 +111,4 @@ def report(result: Result) -> list[str]:
 def _each(result: Result) -> str:
     rows = sum(each.picture.rows_arrived for each in result.trucks)
     telemetry = sum(each.telemetry_bytes for each in result.trucks)
-    return f"{telemetry / rows:.0f}" if rows else "-"
+    return f"{telemetry / rows:.0f}" if rows and telemetry else "-"
