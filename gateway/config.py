@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -35,6 +35,28 @@ class HttpSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     private_key: str | None = None
 
 
+RoleName = Literal["viewer", "operator", "publisher", "admin"]
+# What a sign-in sends and gets can be read on the way unless it is https; loopback is for tests and for one machine.
+SafeUrl = Annotated[
+    str, Meta(pattern=r"^(https://[^\s?#]+|http://(127\.0\.0\.1|localhost|\[::1\])(:[0-9]+)?(/[^\s?#]*)?)\Z")
+]
+
+
+class OidcSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[oidc]`: people sign in at an OpenID provider. The first of `roles` whose key is in the claim counts."""
+
+    issuer: SafeUrl
+    client_id: Annotated[str, Meta(min_length=1, max_length=256)]
+    redirect_url: SafeUrl
+    roles: Annotated[dict[str, RoleName], Meta(min_length=1, max_length=256)]
+    client_secret_file: str | None = None
+    role_claim: str = "groups"
+    name_claim: str = "email"
+    scopes: tuple[str, ...] = ("openid", "email")
+    session_s: Annotated[int, Meta(ge=300, le=86_400)] = 4 * 3_600
+    landing: Annotated[str, Meta(pattern=r"^/([A-Za-z0-9._-][A-Za-z0-9._/-]*)?\Z")] = "/v1/session"
+
+
 class GatewayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The whole file. Relative paths are relative to the file."""
 
@@ -44,6 +66,7 @@ class GatewayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     pack_workers: Annotated[int, Meta(ge=1, le=64)] = 1
     coap: CoapSettings = CoapSettings()
     http: HttpSettings = HttpSettings()
+    oidc: OidcSettings | None = None
 
 
 def load_config(path: Path) -> GatewayConfig:
@@ -100,4 +123,17 @@ public = ["{coap}"]   # what trucks call: goes into enrolment codes, several for
 listen = "{http}"
 # certificate = "/etc/…/fullchain.pem"
 # private_key = "/etc/…/privkey.pem"
+
+# People sign in at an OpenID provider, beside tokens. The first of the roles whose key is in the claim counts.
+# [oidc]
+# issuer = "https://id.example.org"
+# client_id = "digitruck"
+# client_secret_file = "keys/oidc.secret"   # in the data folder; left out for a public client
+# redirect_url = "https://fleet.example.org/v1/session/callback"
+# role_claim = "groups"                     # in the ID token: a text or a list of them
+# roles = {{ fleet-admins = "admin", drivers = "operator", library = "publisher", everybody = "viewer" }}
+# name_claim = "email"
+# scopes = ["openid", "email"]
+# session_s = 14400                         # 300 to 86400
+# landing = "/v1/session"                   # where a browser goes afterwards
 """

@@ -30,6 +30,7 @@ from gateway.handlers import Handlers
 from gateway.handshakes import Handshakes
 from gateway.ingest import Ingest
 from gateway.ledger import GatewayLedger
+from gateway.oidc import OidcProvider, read_secret
 from gateway.packs import Packs
 from gateway.peers import Peers
 from gateway.rollups import RollupTask
@@ -215,6 +216,7 @@ class Gateway:
             accept_document=self.documents.accept,
             telemetry=telemetry,
             freshness_key=keys.freshness.public,
+            sign_in=self._sign_in(),
             registry=CollectorRegistry(),
         )
         host, port = split_listen(http.listen)
@@ -223,6 +225,13 @@ class Gateway:
             tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
             tls.load_cert_chain(http.certificate, http.private_key)
         self.api = await start_api(make_app(self.fleet, blobs, services), host, port, ssl_context=tls)
+
+    def _sign_in(self) -> OidcProvider | None:
+        oidc = self._config.oidc
+        if oidc is None:
+            return None
+        secret = None if oidc.client_secret_file is None else read_secret(self._data / oidc.client_secret_file)
+        return OidcProvider(oidc, client_secret=secret, now_s=lambda: self._now_ms() // 1000)
 
     def join_code(self, truck: str, secret: bytes) -> str:
         """Return the text of an enrolment code; raise `PeerError` with the next step while there is no root."""

@@ -22,6 +22,7 @@ from gateway.api import (
     quotes,
     rollouts,
     samples,
+    signin,
     stream,
     tokens,
     trucks,
@@ -53,6 +54,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *ledger.OPERATIONS,
     *stream.OPERATIONS,
     *tokens.OPERATIONS,
+    *signin.OPERATIONS,
     *audit.OPERATIONS,
     *health.OPERATIONS,
 )

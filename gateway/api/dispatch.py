@@ -15,7 +15,7 @@ import msgspec
 import structlog
 from aiohttp import web
 
-from gateway.api.auth import Actor, Role, actor_of, bearer_token, forbidden, token_sha256, unauthorized
+from gateway.api.auth import Actor, Role, actor_of, brings_token, forbidden, presented_token, token_sha256
 from gateway.api.bodies import check_media_type, decode_json, read_body
 from gateway.api.context import API, Api
 from gateway.api.operations import COSE, JSON, Call, Operation
@@ -114,6 +114,11 @@ def not_modified(full: web.StreamResponse) -> web.Response:
     return web.Response(status=304, headers=kept)
 
 
+def charge_stranger(api: Api, request: web.Request) -> None:
+    """Make an address pay for a wrong guess."""
+    api.by_address.charge(address_key(request.remote), time.monotonic(), api.limits.wrong_token_cost)
+
+
 def _limit_address(api: Api, request: web.Request) -> None:
     wait_s = api.by_address.take(address_key(request.remote), time.monotonic())
     if wait_s:
@@ -123,14 +128,13 @@ def _limit_address(api: Api, request: web.Request) -> None:
 async def _sign_in(api: Api, request: web.Request, operation: Operation) -> Actor:
     if operation.needs is None:
         return _NOBODY
-    if "Authorization" not in request.headers:
-        raise unauthorized("sign in: send an Authorization header with `Bearer` and your token")
     try:
-        token = bearer_token(request)
+        token = presented_token(request)
         actor = actor_of(await api.fleet.token(token_sha256(token)), api.services.now_ms())
     except Problem:
-        api.metrics.refused_tokens.inc()
-        api.by_address.charge(address_key(request.remote), time.monotonic(), api.limits.wrong_token_cost)
+        if brings_token(request):  # who brings none has guessed nothing
+            api.metrics.refused_tokens.inc()
+            charge_stranger(api, request)
         raise
     wait_s = api.by_token.take(token_sha256(token).hex(), time.monotonic())
     if wait_s:
@@ -148,8 +152,11 @@ def _fields(request: web.Request, operation: Operation) -> dict[str, Any]:
             arguments["path"] = msgspec.convert(dict(request.match_info), operation.path_type)
         except msgspec.ValidationError as error:
             raise Problem(404, f"there is no such thing: {error}") from error
-    names = set(request.query)
-    if len(request.query) != len(names):
+    names = [name for name, _ in request.query.items()]
+    if operation.query_type is not None and not operation.query_type.__struct_config__.forbid_unknown_fields:
+        # Somebody else made this query and may have put more into it.
+        names = [name for name in names if name in operation.query_type.__struct_encode_fields__]
+    if len(set(names)) != len(names):
         raise Problem(400, "a query parameter is given twice")
     if operation.query_type is None:
         if names:

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.api.auth import Role
+from gateway.api.auth import REQUEST_HEADER, Role, session_cookie
 from gateway.api.operations import JSON, Operation
 from gateway.api.problem import MEDIA_TYPE, ProblemShape
 
@@ -32,14 +32,23 @@ def build_openapi(operations: Sequence[Operation], *, version: str) -> Json:
             "title": "Digitruck fleet gateway",
             "version": version,
             "description": "Trucks, telemetry, signed documents, content bundles and the money that their bytes cost. "
-            "Sign in with a bearer token; errors are problem details (RFC 9457); listings take `limit` and `after` "
-            'and name the next page in `next` and in a `Link` header with rel="next".',
+            "Sign in with a bearer token, or a browser at /v1/session/login; errors are problem details (RFC 9457); "
+            "listings take `limit` and `after` and name the next page in `next` and in a `Link` header (rel=next).",
         },
         "paths": dict(sorted(paths.items())),
         "components": {
             # Structs of paths and queries only show up as parameters.
             "schemas": {name: schema for name, schema in sorted(schemas.items()) if name not in inputs},
-            "securitySchemes": {"token": {"type": "http", "scheme": "bearer", "bearerFormat": "dt_…"}},
+            "securitySchemes": {
+                "token": {"type": "http", "scheme": "bearer", "bearerFormat": "dt_…"},
+                "session": {
+                    "type": "apiKey",
+                    "in": "cookie",
+                    "name": session_cookie(secure=False),
+                    "description": "Of a browser, from /v1/session/login; over HTTPS its name begins with `__Host-`. "
+                    f"Requests that change something also need the header {REQUEST_HEADER}.",
+                },
+            },
         },
     }
 
@@ -76,7 +85,7 @@ def _describe(operation: Operation, schemas: Json) -> Json:
         "tags": [operation.tag],
         "summary": operation.summary,
         "description": operation.description,
-        "security": [] if operation.needs is None else [{"token": []}],
+        "security": [] if operation.needs is None else [{"token": []}, {"session": []}],
         "x-roles": roles_of(operation),
         "parameters": [
             *_parameters(operation.path_type, "path", schemas),

@@ -8,6 +8,8 @@ from typing import Protocol
 
 from prometheus_client import CollectorRegistry
 
+from gateway.config import OidcSettings
+from gateway.oidc import Identity, LoginSecrets
 from store.fleet.records import DocumentRecord
 
 
@@ -55,13 +57,30 @@ class AcceptDocument(Protocol):
         ...
 
 
+class SignIn(Protocol):
+    """A provider at which people sign in (`gateway.oidc.OidcProvider`)."""
+
+    @property
+    def settings(self) -> OidcSettings:
+        """Who it is, and what a session there is worth here."""
+        ...
+
+    async def address(self, login: LoginSecrets) -> str:
+        """Return where to send the browser; raise `ProviderUnreachableError`."""
+        ...
+
+    async def redeem(self, code: str, login: LoginSecrets) -> Identity:
+        """Return who signed in; raise `SignInError` or `ProviderUnreachableError`."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
     """The injected parts.
 
     `now_ms` is wall time in Unix ms. `make_code` turns (truck, secret) into a join code, and raises `DigitruckError`
     with the next step when that cannot be done yet. `freshness_key` is the gateway's public Ed25519 key (32 bytes),
-    which a root must name.
+    which a root must name. Without `sign_in` only tokens are taken.
     """
 
     now_ms: Callable[[], int]
@@ -69,4 +88,5 @@ class Services:
     accept_document: AcceptDocument
     telemetry: TelemetrySource
     freshness_key: bytes
+    sign_in: SignIn | None = None
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)

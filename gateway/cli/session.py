@@ -18,7 +18,7 @@ import click
 import msgspec
 
 from gateway.cli.files import write_private
-from gateway.cli.output import CommandError, examples, say
+from gateway.cli.output import CommandError, examples, note, say
 from gateway.client import ApiError, SyncClient
 from gateway.keystore import KeyRole, Keystore
 from protocol.cose import SigningKey
@@ -98,18 +98,22 @@ def gateway() -> Iterator[SyncClient]:
     epilog=examples(
         "digitruck login https://fleet.example.org",
         "digitruck login http://127.0.0.1:8080 --token dt_...",
+        "digitruck login https://fleet.example.org --web",
     )
 )
 @click.argument("url")
 @click.option("--token", help="The access token; asked for (and not shown) when left out.")
 @click.option("--plain-http", is_flag=True, help="Allow http:// to another machine: the token can be read on the way.")
-def login(url: str, token: str | None, plain_http: bool) -> None:
+@click.option("--web", is_flag=True, help="Sign in at the fleet's identity provider with a browser, here or elsewhere.")
+def login(url: str, token: str | None, plain_http: bool, web: bool) -> None:
     """Sign in to the gateway at URL.
 
     The token comes from whoever runs the gateway (`digitruck-gateway init` prints the first one). It is checked, then
-    kept in a file that only you can read.
+    kept in a file that only you can read. With --web a browser on any machine gets one that holds for some hours.
     """
     url = _checked(url, plain_http=plain_http)
+    if web and token is None:
+        note(f"Open this in a browser, sign in, and paste what it shows: {url}/v1/session/login?show=true")
     token = token or click.prompt("Token", hide_input=True, err=True)
     with SyncClient(url, token.strip()) as client:
         try:

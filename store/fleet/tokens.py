@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from store.fleet import audit
@@ -53,6 +53,12 @@ class Tokens(FleetPart):
         async with self._database.read() as connection:
             found = await connection.execute(select(tokens).order_by(tokens.c.name))
             return [TokenRecord(**row) for row in found.mappings()]
+
+    async def forget_tokens(self, prefix: str, before_ms: int) -> None:
+        """Forget the tokens whose name begins with `prefix` and that expired before a time."""
+        gone = delete(tokens).where(tokens.c.name.startswith(prefix, autoescape=True), tokens.c.expires_ms < before_ms)
+        async with self._database.write() as transaction:
+            await transaction.execute(gone)
 
     async def revoke_token(self, name: str, now_ms: int, *, revoked_by: str = audit.GATEWAY_ACTOR) -> bool:
         """Revoke a token; return False if there is none of this name that is not revoked."""

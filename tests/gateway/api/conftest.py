@@ -22,6 +22,8 @@ from gateway.api.auth import Role, new_token, token_sha256
 from gateway.api.limits import ApiLimits
 from gateway.api.server import ApiServer, start_api
 from gateway.api.services import Services
+from gateway.config import OidcSettings
+from gateway.oidc import Identity, LoginSecrets, ProviderUnreachableError, SignInError
 from gateway.telemetry import Telemetry
 from protocol import cose
 from protocol.documents import (
@@ -135,6 +137,30 @@ class Gateway:
         )
 
 
+class FakeSignIn:
+    """A provider that takes the code that is the login's own nonce, and gives the role `operator`."""
+
+    settings = OidcSettings(
+        issuer="https://id.example.org",
+        client_id="digitruck",
+        redirect_url="http://127.0.0.1:8080/v1/session/callback",
+        roles={"drivers": "operator"},
+    )
+
+    async def address(self, login: LoginSecrets) -> str:
+        return f"https://id.example.org/auth?state={login.state}"
+
+    async def redeem(self, code: str, login: LoginSecrets) -> Identity:
+        if code == "unreachable":
+            raise ProviderUnreachableError("the identity provider does not answer")
+        if code != login.nonce:
+            raise SignInError("this is not the code")
+        return Identity("subject-1", "Amina <b>@example.org", "operator")
+
+
+LOGIN_SECRET = "s" * 43
+LOGIN = LoginSecrets.derive(LOGIN_SECRET)
+
 Opener = Callable[..., AbstractAsyncContextManager[Gateway]]
 
 
@@ -169,6 +195,7 @@ async def serve(
         "accept_document": Accept(fleet, signers),
         "telemetry": Telemetry(fleet),
         "freshness_key": signers.gateway.public,
+        "sign_in": FakeSignIn(),
     }
     app = make_app(fleet, BlobStore(folder / "blobs"), Services(**(given | services)), limits=limits)
     server = await start_api(app, "127.0.0.1", 0, limits=limits)

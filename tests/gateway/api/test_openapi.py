@@ -12,7 +12,8 @@ from gateway.api.app import OPERATIONS
 from gateway.api.openapi import problems_of
 from gateway.api.operations import JSON, Operation
 from gateway.api.problem import ProblemShape
-from tests.gateway.api.conftest import OCTETS, Answer, Gateway, World
+from gateway.api.signin import CallbackQuery
+from tests.gateway.api.conftest import LOGIN, LOGIN_SECRET, OCTETS, Answer, Gateway, World
 
 
 async def document(gateway: Gateway) -> dict[str, Any]:
@@ -52,7 +53,7 @@ async def test_every_operation_says_what_it_needs_and_what_it_answers(gateway: G
         assert op["summary"], each.path
         in_path = {part[1:-1] for part in each.path.split("/") if part.startswith("{")}
         assert {p["name"] for p in op["parameters"] if p["in"] == "path"} == in_path
-        assert op["security"] == ([] if each.needs is None else [{"token": []}])
+        assert op["security"] == ([] if each.needs is None else [{"token": []}, {"session": []}])
         if each.needs is not None:
             assert {"401", "403"} <= set(op["responses"])
         assert set(op["responses"]) >= {str(each.status), "429", "500"}
@@ -61,7 +62,8 @@ async def test_every_operation_says_what_it_needs_and_what_it_answers(gateway: G
 def test_structs_refuse_unknown_fields() -> None:
     for each in OPERATIONS:
         for struct in (each.path_type, each.query_type, each.body_type, each.answer_type):
-            if struct is not None and struct is not bytes:
+            # What the identity provider sends back is its own.
+            if struct is not None and struct not in (bytes, CallbackQuery):
                 assert struct.__struct_config__.forbid_unknown_fields, struct
 
 
@@ -106,6 +108,12 @@ REQUESTS: dict[str, tuple[str, dict[str, Any]]] = {
     "list_tokens": ("/v1/tokens", {}),
     "create_token": ("/v1/tokens", {"json": {"name": "amina", "role": "viewer"}}),
     "revoke_token": ("/v1/tokens/the-viewer", {}),
+    "begin_login": ("/v1/session/login", {}),
+    "end_login": (
+        f"/v1/session/callback?state={LOGIN.state}&code={LOGIN.nonce}&session_state=theirs",
+        {"headers": {"Cookie": f"digitruck-login={LOGIN_SECRET}"}},
+    ),
+    "end_session": ("/v1/session", {}),
     "list_audit": ("/v1/audit", {}),
     "check_audit": ("/v1/audit/check", {}),
     "get_health": ("/healthz", {}),
@@ -154,7 +162,8 @@ async def test_every_change_is_in_the_audit_log_once(world: World) -> None:
         assert (await request(world, each)).status == each.status
         after = await world.gateway.fleet.audit_log(limit=1000)
         assert len(after) - len(before) == (1 if each.changes else 0), each.name
-        assert all(entry.actor == "the-admin" for entry in after[: len(after) - len(before)])
+        who = "oidc/subject-1" if each.name == "end_login" else "the-admin"
+        assert all(entry.actor == who for entry in after[: len(after) - len(before)])
     assert (await world.gateway.fleet.verify_audit()).broken_at is None
 
 

@@ -56,3 +56,11 @@ def test_addresses_that_would_leak_or_not_work_are_refused(digitruck: Digitruck,
 def test_a_damaged_session_says_how_to_mend_it(signed_in: RunningGateway, digitruck: Digitruck, home: Path) -> None:
     (home / "config" / "digitruck" / "session.toml").write_text("url = 3")
     assert "sign in again" in digitruck("trucks", ok=False).err
+
+
+def test_with_a_browser_elsewhere_the_token_that_it_shows_is_pasted(
+    gateway: RunningGateway, digitruck: Digitruck, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("click.prompt", lambda *_, **__: TOKENS[Role.VIEWER] + " ")
+    assert f"{gateway.url}/v1/session/login?show=true" in digitruck("login", gateway.url, "--web").err
+    assert digitruck("trucks", "--json").json == []
