@@ -136,9 +136,10 @@ class Bundles:
             elif isinstance(failure, LinkDownError | SessionLostError | BudgetExceededError) or (
                 isinstance(failure, RefusedError) and failure.is_passing
             ):
-                self._waiting = str(failure)
+                self._current, self._waiting = job, str(failure)
                 log.info("content.waits", bundle=job.rollout.bundle, reason=str(failure))
                 await self._nap(pause_s)
+                self._current, self._waiting = None, ""
                 pause_s = min(_RETRY_MAX_S, 2 * pause_s)
             elif isinstance(failure, DigitruckError | OSError):
                 await self._reject(job, failure)
