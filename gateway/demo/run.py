@@ -88,10 +88,7 @@ class _Demo:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop.set)
         telling = asyncio.create_task(self.story.tell(), name="story")
-        until_told = self._options.until_told
-        telling.add_done_callback(
-            lambda task: stop.set() if until_told or task.cancelled() or task.exception() else None
-        )
+        telling.add_done_callback(lambda task: stop.set())
         watching = asyncio.create_task(self._watch(), name="watch")
         watching.add_done_callback(lambda task: stop.set())
         if self._console.is_terminal:
@@ -100,8 +97,8 @@ class _Demo:
         try:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._options.seconds):
-                    await stop.wait()
-            result = await self._result(telling)
+                    await (self.story.told if self._options.until_told else stop).wait()
+            result = await self._result(telling, watching)
         finally:
             for task in (telling, watching):
                 task.cancel()
@@ -209,13 +206,15 @@ class _Demo:
             ),
         )
 
-    async def _result(self, telling: asyncio.Task[None]) -> Result:
+    async def _result(self, *tasks: asyncio.Task[None]) -> Result:
         story = self.story
         troubles = list(story.troubles)
-        if telling.done() and not telling.cancelled() and (failure := telling.exception()) is not None:
-            troubles.append(_reason(failure))
+        for task in tasks:
+            if task.done() and not task.cancelled() and (failure := task.exception()) is not None:
+                troubles.append(_reason(failure))
         async with aiohttp.ClientSession() as http, Client(self.gateway.url, self.gateway.token) as client:
-            story.client = client if self.gateway.running else None
+            if self.gateway.running:
+                story.client = client
             picture = await self._look(http)
             ledgers = {each.name: await self._ledger(client, each.name) for each in story.trucks}
         results = []

@@ -50,6 +50,7 @@ class Story:
         self.gateway = gateway
         self.trucks: list[DemoTruck] = []
         self.client: Client | None = None
+        self.told = asyncio.Event()
         self.arrived: dict[str, int] = {}
         self.arrived_at_restart: dict[str, int] = {}
         self.activated: dict[str, dict[str, float]] = {}
@@ -72,7 +73,7 @@ class Story:
         return time.monotonic() - self._began
 
     async def tell(self) -> None:
-        """Go through all of it; raise what went wrong."""
+        """Go through all of it, then wait to be cancelled; raise what went wrong."""
         warming = asyncio.create_task(self._warm_up())
         await self.gateway.make()
         await self.gateway.start()
@@ -82,6 +83,8 @@ class Story:
             self.client = client
             try:
                 await self._with(client)
+                self.told.set()
+                await asyncio.Event().wait()  # those who watch go on asking until all is over
             finally:
                 self.client = None
 
