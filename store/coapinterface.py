@@ -36,6 +36,9 @@ EXCHANGE_LIFETIME_S = 60.0
 # A garbage collection pause is longer than aiocoap's 0.1 s; each needless empty acknowledgement costs 32 bytes twice.
 EMPTY_ACK_DELAY_S = 0.5
 _SO_EE_ORIGIN_ICMP, _SO_EE_ORIGIN_ICMP6 = 2, 3
+# Datagrams turned away in one turn of the event loop, so that everything else gets its turn too.
+_SKIPPED_AT_ONCE_MAX = 200
+_ANCILLARY_BYTES = 1_024
 
 
 def short_memory(*, exchange_lifetime_s: float) -> Any:
@@ -117,11 +120,11 @@ class MeteredInterface(MessageInterfaceUDP6):  # type: ignore[misc]  # aiocoap h
         """Called by the transport for each datagram that arrives."""
         exchange = None
         try:
-            remote, ip_header_bytes = _peer(address)
-            if self.admit is not None and not self.admit(ip_header_bytes + UDP_HEADER_BYTES + len(data), remote):
-                self.meter.turned_away(data, remote, ip_header_bytes)
+            admitted = self._next_admitted(data, ancdata, address)
+            if admitted is None:
                 return
-            exchange = self.meter.incoming(data, remote, ip_header_bytes)
+            data, ancdata, address = admitted
+            exchange = self.meter.incoming(data, *_peer(address))
         except Exception as error:
             self._note_fault("meter", error)
         message = self._decoded(data, ancdata, address)
@@ -132,6 +135,26 @@ class MeteredInterface(MessageInterfaceUDP6):  # type: ignore[misc]  # aiocoap h
                 self._ctx.dispatch_message(message)
             except Exception as error:
                 self._note_fault("dispatch", error)
+
+    def _next_admitted(self, data: bytes, ancdata: Any, address: Any) -> tuple[bytes, Any, Any] | None:
+        """Return the first datagram that is admitted: this one, or one that waits behind those turned away.
+
+        A turn of the event loop for each datagram of a flood would be most of its cost, and would drown the others.
+        """
+        if self.admit is None:
+            return data, ancdata, address
+        for _ in range(_SKIPPED_AT_ONCE_MAX):
+            remote, ip_header_bytes = _peer(address)
+            if self.admit(ip_header_bytes + UDP_HEADER_BYTES + len(data), remote):
+                return data, ancdata, address
+            self.meter.turned_away(data, remote, ip_header_bytes)
+            try:
+                data, ancdata, _, address = self.sock.recvmsg(DATAGRAM_BYTES_MAX, _ANCILLARY_BYTES, socket.MSG_DONTWAIT)
+            except OSError:  # nothing waits, or an error about another datagram, which the error queue tells too
+                return None
+        # The last one read is not looked at either; whoever sent it in good faith sends again.
+        self.meter.turned_away(data, *_peer(address))
+        return None
 
     def datagram_errqueue_received(self, data: bytes, ancdata: Any, flags: int, address: Any) -> None:
         """Called by the transport for each error that the kernel queued, ICMP ones above all."""

@@ -357,5 +357,8 @@ def handling(exchange: Exchange | None) -> Iterator[None]:
 @lru_cache(maxsize=4_096)
 def plain_host(host: str) -> tuple[str, int]:
     """Return the IP literal behind a host of an IPv6 socket, and its IP header's bytes: mapped IPv4 is IPv4."""
+    if host.startswith("::ffff:") and "." in host:
+        # As the kernel writes it: parsing it anew would be most of the cost of a datagram that is turned away.
+        return host[7:], IPV4_HEADER_BYTES
     mapped = IPv6Address(host.partition("%")[0]).ipv4_mapped
     return (host, IPV6_HEADER_BYTES) if mapped is None else (str(mapped), IPV4_HEADER_BYTES)
