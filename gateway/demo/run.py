@@ -209,9 +209,8 @@ class _Demo:
     async def _result(self, *tasks: asyncio.Task[None]) -> Result:
         story = self.story
         troubles = list(story.troubles)
-        for task in tasks:
-            if task.done() and not task.cancelled() and (failure := task.exception()) is not None:
-                troubles.append(_reason(failure))
+        ended = [task.exception() for task in tasks if task.done() and not task.cancelled()]
+        troubles += [_reason(failure) for failure in ended if failure is not None]
         async with aiohttp.ClientSession() as http, Client(self.gateway.url, self.gateway.token) as client:
             if self.gateway.running:
                 story.client = client
