@@ -181,8 +181,8 @@ class LedgerLine(Struct, frozen=True):
     direction: str
     bytes: int
     datagrams: int
-    money_milli: int
-    currency: str
+    money_milli: int | None
+    currency: str | None
     start_ms: int | None
 
 

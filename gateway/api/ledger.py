@@ -21,7 +21,8 @@ from gateway.api.shapes import (
     millis,
 )
 from gateway.api.trucks import known_truck
-from gateway.budgets import LinkBudget, link_budgets, month_of
+from gateway.budgets import LinkBudget, link_budgets, month_of, price_milli
+from protocol.documents import LinkConfig
 from store.fleet.records import LedgerSource, LedgerSum, TruckRecord
 
 
@@ -35,7 +36,11 @@ class LedgerQuery(PageQuery, frozen=True):
 
 
 class LedgerLine(Shape, frozen=True):
-    """Bytes of one truck, link, precedence, cause and direction. An empty truck is traffic of strangers."""
+    """Bytes of one truck, link, precedence, cause and direction. An empty truck is traffic of strangers.
+
+    Money is what the truck reported, or else the bytes at the price in the truck's newest configuration; it and the
+    currency are null where no price is known.
+    """
 
     truck: str
     link: str
@@ -44,8 +49,8 @@ class LedgerLine(Shape, frozen=True):
     direction: str
     bytes: Bytes
     datagrams: int
-    money_milli: MoneyMilli
-    currency: str
+    money_milli: MoneyMilli | None
+    currency: str | None
     start_ms: Millis | None
 
 
@@ -147,7 +152,9 @@ async def _ledger(call: Call, truck: str | None, query: LedgerQuery) -> LedgerPa
         step_ms=None if query.step is None else query.step * 1000,
     )
     at = _position(query.after)
-    items = [_line(each) for each in sums[at : at + query.served]]
+    page = sums[at : at + query.served]
+    prices = await _prices(call, {each.truck for each in page if each.money_milli == 0})
+    items = [_line(each, prices.get((each.truck, each.link))) for each in page]
     return LedgerPage(
         since_ms=since_ms,
         until_ms=until_ms,
@@ -166,7 +173,24 @@ def _position(after: str | None) -> int:
     return int(after)
 
 
-def _line(each: LedgerSum) -> LedgerLine:
+async def _prices(call: Call, names: set[str]) -> dict[tuple[str, str], LinkConfig]:
+    """Return the links of these trucks whose price is known, by truck and link."""
+    found: dict[tuple[str, str], LinkConfig] = {}
+    for name in names - {""}:
+        truck = await call.api.fleet.truck(name)
+        config = None if truck is None else await config_of(call, truck)
+        for link in () if config is None else config.links:
+            if link.price_per_mb_milli > 0:
+                found[name, link.name] = link
+    return found
+
+
+def _line(each: LedgerSum, priced: LinkConfig | None) -> LedgerLine:
+    money_milli: int | None = each.money_milli
+    currency: str | None = each.currency
+    if money_milli == 0:
+        money_milli = None if priced is None else price_milli(each.bytes, priced.price_per_mb_milli)
+        currency = None if priced is None else priced.currency
     return LedgerLine(
         truck=each.truck,
         link=each.link,
@@ -175,8 +199,8 @@ def _line(each: LedgerSum) -> LedgerLine:
         direction=each.direction.value,
         bytes=each.bytes,
         datagrams=each.datagrams,
-        money_milli=each.money_milli,
-        currency=each.currency,
+        money_milli=money_milli,
+        currency=currency,
         start_ms=each.start_ms,
     )
 

@@ -105,7 +105,7 @@ def budget_show(truck: str | None, as_json: bool) -> None:
                 size(link.used_bytes),
                 size(link.left_bytes),
                 size(link.reserve_bytes),
-                money(link.spent_milli, link.currency),
+                money(link.spent_milli if link.price_per_mb_milli else None, link.currency),
                 shown(link.exhausted_ms) if link.exhausted_ms is not None else "not this month",
             )
             for each in found
@@ -115,6 +115,6 @@ def budget_show(truck: str | None, as_json: bool) -> None:
     )
 
 
-def money(milli: int, currency: str) -> str:
-    """Return an amount (thousandths) with its currency; `-` where there is no currency."""
-    return f"{milli / 1000:.3f} {currency}" if currency else "-"
+def money(milli: int | None, currency: str | None) -> str:
+    """Return an amount (thousandths) with its currency; None is an amount that nobody knows."""
+    return "no price known" if milli is None or not currency else f"{milli / 1000:.3f} {currency}"

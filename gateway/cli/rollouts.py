@@ -26,7 +26,7 @@ from gateway.cli.output import (
 from gateway.cli.session import gateway, load_key
 from gateway.cli.times import duration, now_ms, now_s
 from gateway.client import SyncClient
-from gateway.contentanswers import Bundle, TruckQuote
+from gateway.contentanswers import Bundle, LinkQuote, TruckQuote
 from gateway.keystore import KeyRole
 from protocol import cose
 from protocol.documents import Addressee, Manifest, Rollout, document_aad, read_document, sign_document
@@ -224,12 +224,17 @@ def _quoted(client: SyncClient, found: Bundle, to: Addressee) -> list[TruckQuote
             return items
 
 
+def _known(link: LinkQuote) -> int | None:
+    """Return what a link would cost, None where bytes cost nothing only because no price is configured."""
+    return None if link.money_milli == 0 < link.wire_bytes else link.money_milli
+
+
 def _print_quote(quoted: list[TruckQuote]) -> None:
     rows: list[tuple[object, ...]] = []
     for each in quoted:
         start = (each.truck, each.files, size(each.file_bytes))
         rows += [
-            (*start, link.link, size(link.wire_bytes), money(link.money_milli, link.currency), link.fits)
+            (*start, link.link, size(link.wire_bytes), money(_known(link), link.currency), link.fits)
             for link in each.links
         ]
         if not each.links:

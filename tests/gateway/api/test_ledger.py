@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gateway.budgets import price_milli
 from protocol.numbers import Precedence
 from store.fleet.records import Direction, LedgerEntry
 from tests.gateway.api.conftest import World
@@ -54,3 +55,21 @@ async def test_budgets_of_all_trucks_are_paged(world: World) -> None:
     rest = (await world.gateway.get(f"/v1/budgets?limit=1&after={first['next']}")).json
     assert [each["truck"] for each in first["items"] + rest["items"]] == ["ke-arrow", "tz-arrow"]
     assert rest["items"][0]["links"] == []
+
+
+async def test_money_is_what_was_reported_or_follows_the_signed_price_or_is_not_known(world: World) -> None:
+    fleet = world.gateway.fleet
+    paid = LedgerEntry("ke-arrow", "sat", Precedence.FLASH, "event", Direction.UP, NOW_MS, 10, 1, 77, "EUR")
+    stranger = LedgerEntry("", "", Precedence.NORMAL, "stranger", Direction.UP, NOW_MS, 10, 1)
+    await fleet.ledger_add([paid, stranger])
+    lines = {
+        (each["truck"], each["link"], each["precedence"], each["direction"]): (each["money_milli"], each["currency"])
+        for each in (await world.gateway.get("/v1/ledger")).json["items"]
+    }
+    assert lines == {
+        ("ke-arrow", "sat", "flash", "up"): (77, "EUR"),
+        ("ke-arrow", "sat", "normal", "up"): (price_milli(1_000, 4_500_000), "USD"),
+        ("ke-arrow", "sat", "normal", "down"): (price_milli(90, 4_500_000), "USD"),
+        ("ke-arrow", "lte", "bulk", "down"): (None, None),
+        ("", "", "normal", "up"): (None, None),
+    }

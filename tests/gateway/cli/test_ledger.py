@@ -33,6 +33,8 @@ def spent(trusted: RunningGateway) -> RunningGateway:
 def test_lines_and_their_sum_are_printed(spent: RunningGateway, digitruck: Digitruck) -> None:
     out = digitruck("ledger", "ke-arrow").out
     assert "13.500 USD" in out
+    assert "no price known" in out
+    assert " 0.000" not in out
     assert "2001500 bytes (2.0 MB)" in out
     assert "strangers" not in out
     assert "(strangers)" in digitruck("ledger").out
@@ -60,3 +62,7 @@ def test_budgets_tell_what_is_left_of_the_month(spent: RunningGateway, digitruck
     out = digitruck("budget", "show", "ke-arrow").out
     assert "no cap" in out
     assert "3.0 kB" in out
+    assert "no price known" in out
+    digitruck("config", "set", "ke-arrow", "links.lte.price_per_mb_milli=500", "--key", "asha", "--yes")
+    assert "1.000 USD" in digitruck("budget", "show", "ke-arrow").out
+    assert "1.000 USD" in digitruck("ledger", "ke-arrow").out
