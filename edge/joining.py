@@ -1,7 +1,7 @@
 """Joining a fleet with a one-time code: make keys, have the gateway prove itself, pin the root, then make it durable.
 
-Safe to repeat at any point: the keys stay, an unanswered enrolment is asked for again, and nothing counts as joined
-before the enrolment file is on the disk.
+Safe to repeat at any point: the keys stay, an enrolment whose answer was lost is asked for again under these keys
+although its code is used up, and nothing counts as joined before the enrolment file is on the disk.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from pathlib import Path
 import structlog
 from aiocoap.numbers import codes
 
+from edge.board import board_name
 from edge.clock import boottime
 from edge.config import EdgeConfig, LinkSettings
 from edge.identity import Enrolment, Keys, make_keys, save_enrolment
-from edge.link import Link, LinkDownError
+from edge.link import Link, LinkDownError, RefusedError, SessionLostError
 from edge.spending import Unmetered
 from protocol import cose
 from protocol.errors import DigitruckError, UntrustedError
@@ -24,7 +25,7 @@ from protocol.joincode import JoinCode
 from protocol.messages import Enrolled, EnrolRequest, enrol_proof
 from protocol.numbers import PATH_DOCUMENT, PATH_ENROL, DocumentKind, Precedence
 from protocol.trust import TrustedSet
-from store.database import open_database
+from store.database import Database, open_database
 from store.documents import Documents
 from store.schema import STATE
 
@@ -38,15 +39,25 @@ _MB = 1_000_000
 async def join(code: JoinCode, config: EdgeConfig, data: Path) -> Enrolment:
     """Enrol this truck over the first link that reaches a gateway; raise `DigitruckError` with the next step."""
     keys = make_keys(data / "identity")
+    # First of all: a code must not be used up while a daemon holds the database, or on a disk that takes nothing.
+    state = open_database(data / "state.db", schema=STATE, share_bytes=config.state_mb_max * _MB, host=board_name())
+    try:
+        enrolment, root = await _join_over_any(config, code, keys)
+        _pin(root, enrolment, state)
+    finally:
+        state.close()
+    save_enrolment(data / "identity", enrolment)
+    log.info("truck.joined", truck=enrolment.truck, group=enrolment.group)
+    return enrolment
+
+
+async def _join_over_any(config: EdgeConfig, code: JoinCode, keys: Keys) -> tuple[Enrolment, bytes]:
     last: DigitruckError = LinkDownError("no link is configured")
     for settings in sorted(config.link, key=lambda each: each.price_per_mb):
         try:
-            enrolment, root = await _join_over(settings, code, keys)
+            return await _join_over(settings, code, keys)
         except LinkDownError as failure:
             last = failure
-            continue
-        _pin(root, enrolment, data, config)
-        return enrolment
     raise LinkDownError(f"{last}; check the links in edge.toml, then run the same command again")
 
 
@@ -66,7 +77,10 @@ async def _join_over(settings: LinkSettings, code: JoinCode, keys: Keys) -> tupl
         ask = EnrolRequest(
             truck=code.truck, secret=code.secret, signing_key=keys.signing.public, proof=keys.signing.sign(proof)
         )
-        answer = Enrolled.decode(await _ask(link, codes.POST, PATH_ENROL, ask.encode(), ()))
+        try:
+            answer = Enrolled.decode(await _ask(link, codes.POST, PATH_ENROL, ask.encode(), ()))
+        except RefusedError as refusal:
+            answer = await _ask_again(link, ask, refusal)
         query = base64.urlsafe_b64encode(code.root).decode().rstrip("=")
         root = await _ask(link, codes.GET, PATH_DOCUMENT, b"", (query,))
     finally:
@@ -75,6 +89,16 @@ async def _join_over(settings: LinkSettings, code: JoinCode, keys: Keys) -> tupl
         raise UntrustedError("the gateway sent another root than the code pins: ask the operator for a new code")
     addresses = code.addresses
     return Enrolment(code.truck, answer.group, addresses, code.gateway_key, code.root), root
+
+
+async def _ask_again(link: Link, ask: EnrolRequest, refusal: RefusedError) -> Enrolled:
+    """Ask as the truck that it may have become: the code is used up, perhaps by this very truck."""
+    try:
+        await link.join(again=True)
+        return Enrolled.decode(await _ask(link, codes.POST, PATH_ENROL, ask.encode(), ()))
+    except (RefusedError, SessionLostError):
+        step = f"ask the operator for a new code (`digitruck enrol {ask.truck}`)"
+        raise UntrustedError(f"{refusal}; {step}") from None
 
 
 async def _reach(link: Link, gateways: int) -> bytes:
@@ -109,16 +133,10 @@ async def _ask(link: Link, method: codes.Code, path: str, payload: bytes, query:
     raise LinkDownError("no answer")
 
 
-def _pin(root: bytes, enrolment: Enrolment, data: Path, config: EdgeConfig) -> None:
+def _pin(root: bytes, enrolment: Enrolment, state: Database) -> None:
     trust = TrustedSet(root, truck=enrolment.truck, group=enrolment.group)
-    state = open_database(data / "state.db", schema=STATE, share_bytes=config.state_mb_max * _MB)
-    try:
-        documents = Documents(state)
-        with state.atomic():
-            # Another fleet's documents and versions mean nothing under this root.
-            documents.forget_versions(tuple(DocumentKind))
-            documents.put_trusted(DocumentKind.ROOT, "", trust.root.version, cose.digest(root), root)
-    finally:
-        state.close()
-    save_enrolment(data / "identity", enrolment)
-    log.info("truck.joined", truck=enrolment.truck, group=enrolment.group)
+    documents = Documents(state)
+    with state.atomic():
+        # Another fleet's documents and versions mean nothing under this root.
+        documents.forget_versions(tuple(DocumentKind))
+        documents.put_trusted(DocumentKind.ROOT, "", trust.root.version, cose.digest(root), root)

@@ -111,6 +111,8 @@ class Link:
         self._spending = spending
         self._sent = self._lost = 0
         self._coap: MeteredContext | None = None
+        self._socket_is_stale = False
+        self._socket_lock = asyncio.Lock()
         self._session: LinkContext | None = None
         self._opening = asyncio.Lock()
         self._handshake_failed_at = -1.0
@@ -195,9 +197,12 @@ class Link:
         log.warning("session.lost", link=self.name, gateway=self.gateway, reason=reason)
         return True
 
-    async def join(self) -> bytes:
-        """Run EDHOC as a truck that the gateway does not know yet; return the credential it was done with."""
-        await self._handshake(joining=True)
+    async def join(self, *, again: bool = False) -> bytes:
+        """Run EDHOC as a truck that the gateway does not know yet, or `again` as one that it should know by now.
+
+        Return the credential it was done with.
+        """
+        await self._handshake(joining=not again)
         return self._keys.edhoc.credential
 
     async def close(self) -> None:
@@ -210,6 +215,8 @@ class Link:
     def mark_down(self) -> None:
         """Note that the link does not answer; after a few such contacts in a row the next gateway is tried."""
         self._resolved.clear()
+        # An interface that went and came back is another one to the kernel: the old socket stays on the old one.
+        self._socket_is_stale = self.settings.interface is not None
         self._silent_contacts += 1
         if self._silent_contacts >= _SILENT_CONTACTS_TO_TURN:
             self._silent_contacts = 0
@@ -299,13 +306,22 @@ class Link:
             raise LinkDownError(f"{self.name}: {failure or type(failure).__name__}") from failure
 
     async def _open(self) -> MeteredContext:
-        if self._coap is None:
-            self._coap = await client_context(
-                on_datagram=self._spending.on_datagram,
-                before_send=self._spending.before_send,
-                interface=self.settings.interface,
-            )
-        return self._coap
+        async with self._socket_lock:
+            if self._coap is not None and self._socket_is_stale:
+                await self._coap.shutdown()
+                self._coap = None
+            self._socket_is_stale = False
+            if self._coap is None:
+                try:
+                    self._coap = await client_context(
+                        on_datagram=self._spending.on_datagram,
+                        before_send=self._spending.before_send,
+                        interface=self.settings.interface,
+                    )
+                except OSError as failure:
+                    # A modem that is not plugged in, or not yet.
+                    raise LinkDownError(f"{self.name}: {self.settings.interface or 'socket'}: {failure}") from failure
+            return self._coap
 
     async def _remote(self) -> object:
         host, _, port = self.gateway.rpartition(":")
