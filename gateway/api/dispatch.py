@@ -55,6 +55,7 @@ async def guard(request: web.Request, handler: Any) -> web.StreamResponse:
         response.headers.setdefault("Cache-Control", "no-store")
         response.headers["X-Content-Type-Options"] = "nosniff"
         response.headers["Server"] = "digitruck"
+        await _send(api, request, response)
     api.metrics.requests.labels(_method(request), route, response.status).inc()
     api.metrics.seconds.labels(route).observe(time.monotonic() - started)
     return response
@@ -112,6 +113,20 @@ def not_modified(full: web.StreamResponse) -> web.Response:
     """Return the 304 for an answer, with the headers that RFC 9110 section 15.4.5 asks for."""
     kept = {name: full.headers[name] for name in ("ETag", "Cache-Control", "Link") if name in full.headers}
     return web.Response(status=304, headers=kept)
+
+
+async def _send(api: Api, request: web.Request, response: web.StreamResponse) -> None:
+    """Send a whole answer, at the pace that a body must keep, too: a client that does not read holds nothing here."""
+    size = response.content_length or 0
+    deadline_s = api.limits.body_deadline_s + size * 8 / api.limits.body_rate_bps_min
+    try:
+        async with asyncio.timeout(deadline_s):
+            await response.prepare(request)
+            await response.write_eof()
+    except TimeoutError as error:
+        if request.transport is not None:
+            request.transport.abort()
+        raise ConnectionResetError("the client does not read its answer") from error
 
 
 def charge_stranger(api: Api, request: web.Request) -> None:

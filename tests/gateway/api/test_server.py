@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 
 import pytest
 
@@ -80,6 +82,38 @@ async def test_headers_that_never_end_end_the_connection(open_gateway: Opener) -
         async with asyncio.timeout(5):
             assert await reader.read() == b""
         writer.close()
+
+
+async def test_headers_that_drip_on_a_connection_in_use_end_it_too(open_gateway: Opener) -> None:
+    async with open_gateway(ApiLimits(idle_s=0.3)) as gateway:
+        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.server.port)
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        await reader.readuntil(b'"ok"}')
+        async with asyncio.timeout(5):
+            writer.write(b"GET / HTTP/1.1\r\n")
+            with contextlib.suppress(ConnectionError):
+                while not reader.at_eof():
+                    writer.write(b"A: b\r\n")
+                    await writer.drain()
+                    await asyncio.sleep(0.02)
+        writer.close()
+
+
+async def test_a_client_that_does_not_read_its_answers_is_cut_off(open_gateway: Opener) -> None:
+    limits = ApiLimits(body_deadline_s=0.2, body_rate_bps_min=100_000_000, idle_s=30.0)
+    async with open_gateway(limits) as gateway:
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+            client.connect(("127.0.0.1", gateway.server.port))
+            # Many large answers at once: more than the kernel's buffers hold.
+            client.sendall(b"GET /v1/openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 200)
+            inner = gateway.server._runner.server
+            assert inner is not None
+            async with asyncio.timeout(10):
+                await asyncio.sleep(0.1)
+                assert len(inner.connections) == 1
+                while inner.connections:
+                    await asyncio.sleep(0.05)
 
 
 async def test_the_bound_port_is_told(gateway: Gateway) -> None:
