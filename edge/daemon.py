@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -74,6 +75,7 @@ class Edge:
         self.wanted = Wanted(None, (), {})
         self._supervising: asyncio.Task[None] | None = None
         self.supervisor: Supervisor | None = None
+        self._rows: dict[str, int] = {}  # by collector, before its settings last changed
         self._closing = AsyncExitStack()
 
     async def start(self) -> None:
@@ -198,10 +200,14 @@ class Edge:
             self._supervising.cancel()
             await asyncio.gather(self._supervising, return_exceptions=True)
             self._supervising = None
+            for each in self.health():
+                self._rows[each.name] = each.rows
+            self.supervisor = None
 
     def health(self) -> Sequence[CollectorHealth]:
-        """Return how each collector does."""
-        return () if self.supervisor is None else self.supervisor.health()
+        """Return how each collector does; its rows are counted since the daemon's start, over changes of settings."""
+        found = () if self.supervisor is None else self.supervisor.health()
+        return [replace(each, rows=each.rows + self._rows.get(each.name, 0)) for each in found]
 
     # -- the parts talk to each other through these --------------------------------------------------------------------
 
