@@ -54,6 +54,9 @@ def restore(backup: Path, path: Path) -> Restored:
 def _copy(backup: Path, part: Path) -> None:
     if not backup.is_file():
         raise BackupUnusableError(f"{backup}: there is no such file")
+    log = backup.with_name(f"{backup.name}-wal")
+    if log.exists() and log.stat().st_size:
+        raise BackupUnusableError(f"{backup} is a database in use: make a backup of it with `digitruck-gateway backup`")
     for suffix in _WITH_LOG:
         part.with_name(part.name + suffix).unlink(missing_ok=True)
     part.touch(mode=0o600)
