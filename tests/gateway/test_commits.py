@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 
 import pytest
+import structlog
 
 from gateway.commits import GroupCommit
 from protocol.numbers import Precedence
@@ -41,6 +42,13 @@ class Counted:
 async def counted(fleet: FleetStore) -> Counted:
     await add_truck(fleet)
     return Counted(fleet)
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    """Tracebacks of the failures that are meant to happen would take seconds to render for a terminal."""
+    with structlog.testing.capture_logs():
+        yield
 
 
 @pytest.fixture
