@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,9 @@ class _Group(click.Group):
             return super().invoke(ctx)
         except DigitruckError as error:
             click.echo(f"digitruck-edge: {error}", err=True)
+            ctx.exit(1)
+        except sqlite3.Error as error:
+            click.echo(f"digitruck-edge: a database cannot be read: {error}; start the daemon to repair it", err=True)
             ctx.exit(1)
         except OSError as error:
             place = f"{error.filename}: " if error.filename else ""
@@ -140,7 +144,7 @@ def status(config: Path, as_json: bool) -> None:
     """
     settings, data = _load(config)
     try:
-        found = msgspec.json.decode(asyncio.run(_local(settings, "GET", "/v1/status", None)), type=EdgeStatus)
+        found = _ask_status(settings)
     except _NotRunningError:
         click.echo("the daemon is not running; this is what its databases say", err=True)
         found = offline_status(settings, data)
@@ -158,17 +162,18 @@ def linkcheck(config: Path, as_json: bool) -> None:
       digitruck-edge linkcheck
     """
     settings, _ = _load(config)
-    found = msgspec.json.decode(asyncio.run(_local(settings, "GET", "/v1/status", None)), type=EdgeStatus)
+    found = _ask_status(settings)
     if as_json:
         click.echo(msgspec.json.encode(found.links).decode())
         return
     for link in found.links:
+        note = f" ({link.note})" if link.note else ""
         usable = {True: "works", False: "does not answer", None: "not tried yet"}[link.usable]
         left = "no cap" if link.left_bytes is None else f"{link.left_bytes} B left"
         age = "never heard" if link.last_contact_age_s is None else f"heard {link.last_contact_age_s:.0f} s ago"
         rtt = "" if link.rtt_s is None else f", round trip {link.rtt_s * 1000:.0f} ms"
         loss = "" if link.loss is None else f", loss {link.loss:.0%}"
-        click.echo(f"{link.name}: {usable}{rtt}{loss}, {left}, {age}")
+        click.echo(f"{link.name}: {usable}{rtt}{loss}, {left}, {age}{note}")
 
 
 @main.command()
@@ -240,6 +245,14 @@ main.add_command(schema_group, "schema")
 
 class _NotRunningError(LocalError):
     """Nobody listens where the daemon would."""
+
+
+def _ask_status(settings: EdgeConfig) -> EdgeStatus:
+    try:
+        return msgspec.json.decode(asyncio.run(_local(settings, "GET", "/v1/status", None)), type=EdgeStatus)
+    except (msgspec.DecodeError, PeerError) as error:
+        listen = settings.classroom.listen
+        raise LocalError(f"what answers on {listen} is not this daemon: change [classroom] listen ({error})") from error
 
 
 async def _local(settings: EdgeConfig, method: str, path: str, body: Any) -> bytes:

@@ -23,7 +23,12 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON obj
 
 @click.group("schema")
 def schema_group() -> None:
-    """Fit and measure schemas of recorded telemetry."""
+    """Fit and measure schemas of recorded telemetry.
+
+    \b
+    Example:
+      digitruck-edge schema suggest recording.csv.gz
+    """
 
 
 @schema_group.command("measure")

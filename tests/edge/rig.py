@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
+
 from edge.config import ClassroomSettings, EdgeConfig, LinkSettings
 from edge.daemon import Edge
 from edge.joining import join
@@ -112,7 +114,8 @@ class Hub:
         await self.gateway.fleet.create_enrolment(
             truck, group, hashlib.sha256(secret).digest(), expires_ms, "a test", now_ms=self.now_ms
         )
-        return self.gateway.join_code(truck, secret)
+        made = read_join_code(self.gateway.join_code(truck, secret))
+        return replace(made, addresses=(f"127.0.0.1:{self.port}",)).text()
 
     async def events(self, truck: str = "ke-arrow") -> list[Any]:
         assert self.gateway is not None
