@@ -4,6 +4,10 @@
 PYTHON ?= python3
 ARGS ?=
 
+# The install leaves compiling to the first import; where that may not be kept, each of the many processes that the demo
+# and the tests start compiles everything again, for seconds.
+unexport PYTHONDONTWRITEBYTECODE
+
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
