@@ -42,9 +42,10 @@ _UNSHARE = ("unshare", "--map-root-user", "--net")
 
 @dataclass(frozen=True, slots=True)
 class WireFigures:
-    """What one run cost: kernel bytes from the first handshake to the last acknowledgement."""
+    """What one run cost, in kernel bytes: once (handshake, clock, schema), and for the rows and their answers."""
 
     rows: int
+    setup_bytes: int
     wire_bytes: int
     packets: int
     batches: int
@@ -56,8 +57,8 @@ class WireFigures:
 
     @property
     def per_month(self) -> int:
-        """Wire bytes of a month at one row a minute, both directions."""
-        return round(self.per_row * MONTH_ROWS)
+        """Wire bytes of a month at one row a minute, both directions, one session and one schema included."""
+        return round(self.per_row * MONTH_ROWS) + self.setup_bytes
 
 
 def run(args: list[str]) -> list[tuple[str, str, str, str]]:
@@ -69,6 +70,7 @@ def run(args: list[str]) -> list[tuple[str, str, str, str]]:
     figures = WireFigures(**json.loads(output.splitlines()[-1]))
     return [
         ("rows through the real stack", f"{figures.rows}", "", ""),
+        ("wire bytes once: session, clock, schema", f"{figures.setup_bytes}", "", ""),
         ("rows a batch", f"{figures.rows / figures.batches:.0f}", "about 160", ""),
         ("wire bytes a row, kernel", f"{figures.per_row:.2f}", "design 7.5", "6.9"),
         (
@@ -94,7 +96,7 @@ async def measure(trace: Path | None, rows_max: int) -> WireFigures:
             await asyncio.wait({daemon, feeding}, return_when=asyncio.FIRST_COMPLETED)
             if daemon.done():
                 daemon.result()  # raises what ended it
-            sent = feeding.result()
+            sent, ready = feeding.result()
         finally:
             daemon.cancel()
             feeding.cancel()
@@ -102,7 +104,7 @@ async def measure(trace: Path | None, rows_max: int) -> WireFigures:
         after = loopback()
         await edge.close()
         await gateway.close()
-    return WireFigures(len(rows), after[0] - before[0], after[1] - before[1], sent)
+    return WireFigures(len(rows), ready[0] - before[0], after[0] - ready[0], after[1] - ready[1], sent)
 
 
 async def start_pair(folder: Path) -> tuple[Gateway, Edge]:
@@ -144,16 +146,19 @@ async def start_pair(folder: Path) -> tuple[Gateway, Edge]:
     return gateway, edge
 
 
-async def _send(edge: Edge, schema: Schema, rows: object) -> int:
+async def _send(edge: Edge, schema: Schema, rows: object) -> tuple[int, tuple[int, int]]:
+    """Return how many batches it took, and the counters when everything but rows had been sent."""
     await edge.recorder.open_series("trace", schema)
-    while edge.clock.offset_s is None:
-        await asyncio.sleep(0.05)
+    while edge.clock.offset_s is None or await edge.writer.run(edge.queue.bytes_queued):
+        await asyncio.sleep(0.1)
+    await asyncio.sleep(1.0)
+    ready = loopback()
     for time_s, cells in rows:  # type: ignore[attr-defined]
         await edge.recorder.on_row("trace", time_s - edge.clock.offset_s, cells)
     await edge.recorder.close_all()
     while await edge.writer.run(edge.queue.bytes_queued):
         await asyncio.sleep(0.1)
-    return edge.recorder.batches
+    return edge.recorder.batches, ready
 
 
 def loopback() -> tuple[int, int]:
@@ -188,6 +193,7 @@ def main() -> None:
         json.dumps(
             {
                 "rows": figures.rows,
+                "setup_bytes": figures.setup_bytes,
                 "wire_bytes": figures.wire_bytes,
                 "packets": figures.packets,
                 "batches": figures.batches,
