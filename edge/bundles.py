@@ -18,7 +18,8 @@ from aiocoap.numbers import codes
 
 from edge.fetch import Fetch
 from edge.installer import Installer
-from edge.link import Link, LinkDownError, RefusedError, SessionLostError
+from edge.link import Link
+from edge.link_errors import LinkDownError, RefusedError, SessionLostError
 from edge.uplink import Uplink
 from protocol import cose
 from protocol.documents import Manifest, Rollout, parse_document

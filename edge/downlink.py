@@ -17,7 +17,7 @@ import structlog
 from aiocoap.numbers import codes
 
 from edge.clock import Clock
-from edge.link import LinkDownError, RefusedError, SessionLostError
+from edge.link_errors import LinkDownError, RefusedError, SessionLostError
 from edge.uplink import Contact, Uplink
 from protocol import cose
 from protocol.documents import Config, D, Delegation, Desired, DesiredEntry, Document, Rollout, Root, parse_document

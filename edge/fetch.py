@@ -9,7 +9,8 @@ from pathlib import Path
 import structlog
 from aiocoap.numbers import codes
 
-from edge.link import Link, LinkDownError, RefusedError, SessionLostError
+from edge.link import Link
+from edge.link_errors import LinkDownError, RefusedError, SessionLostError
 from edge.uplink import Uplink
 from protocol.errors import BudgetExceededError, DigitruckError
 from protocol.numbers import PATH_PIECES, PIECE_BYTES, Precedence

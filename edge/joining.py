@@ -17,7 +17,8 @@ from edge.board import board_name
 from edge.clock import boottime
 from edge.config import EdgeConfig, LinkSettings
 from edge.identity import Enrolment, Keys, make_keys, save_enrolment
-from edge.link import Link, LinkDownError, RefusedError, SessionLostError
+from edge.link import Link
+from edge.link_errors import LinkDownError, RefusedError, SessionLostError
 from edge.spending import Unmetered
 from protocol import cose
 from protocol.errors import DigitruckError, UntrustedError

@@ -22,9 +22,10 @@ from aiocoap.transports.oscore import OSCOREAddress
 
 from edge.config import LinkSettings
 from edge.identity import Keys
+from edge.link_errors import LinkDownError, RefusedError, SessionLostError
 from edge.spending import Spending, Unmetered
 from protocol.edhoc import Initiator
-from protocol.errors import BudgetExceededError, DigitruckError, PeerError
+from protocol.errors import BudgetExceededError
 from protocol.numbers import OSCORE_REKEY_AFTER, PATH_EXCHANGE, Precedence
 from protocol.oscore import InitiatingContext, LinkContext, Secrets
 from store.coapcontext import MeteredContext, client_context
@@ -42,29 +43,6 @@ _LOSS_MEMORY = 200
 _SILENT_CONTACTS_TO_TURN = 3
 _MESSAGE_2_BYTES = 80
 ANSWER_BYTES = 200
-
-
-class LinkDownError(DigitruckError):
-    """Nothing comes back over this link now; it is worth trying again later."""
-
-
-class SessionLostError(DigitruckError):
-    """The gateway does not know this session (any more). `renewable`: the next request makes a new one at once."""
-
-    renewable = False
-
-
-class RefusedError(PeerError):
-    """The gateway answered with an error."""
-
-    def __init__(self, code: str, text: str) -> None:
-        super().__init__(f"the gateway answered {code}: {text}" if text else f"the gateway answered {code}")
-        self.code = code
-
-    @property
-    def is_passing(self) -> bool:
-        """Whether the gateway has a trouble of its own (5.xx), so that the same request may do later."""
-        return self.code.startswith("5.")
 
 
 @dataclass(frozen=True, slots=True)

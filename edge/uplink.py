@@ -20,7 +20,8 @@ from msgspec.structs import replace
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_never, wait_random_exponential
 
 from edge.clock import Clock
-from edge.link import Answered, Link, LinkDownError, SessionLostError
+from edge.link import Answered, Link
+from edge.link_errors import LinkDownError, SessionLostError
 from protocol.errors import BudgetExceededError, DigitruckError, PeerError, QueueFullError
 from protocol.forwarding import Forwarder, Transmit
 from protocol.messages import Ack, Upload, unseal

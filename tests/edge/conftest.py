@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import structlog
@@ -43,6 +44,8 @@ async def rig(migrated_fleet: Path, tmp_path: Path, quick: None, monkeypatch: py
     """A running gateway with a root and a delegation."""
     # Packs are made in a thread here: a process takes seconds to start.
     monkeypatch.setattr("gateway.packs.Packs._new_workers", lambda packs: ThreadPoolExecutor(1))
+    # A whole collection of a test process takes longer than the rest of a gateway's start.
+    monkeypatch.setattr("gateway.daemon.gc", SimpleNamespace(collect=int, freeze=int, set_threshold=lambda *each: None))
     hub = Hub(tmp_path / "hub", migrated_fleet)
     await hub.start()
     rig = Rig(tmp_path, hub)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import hashlib
 import shutil
 import socket
@@ -67,7 +66,6 @@ class Hub:
         )
         gateway = Gateway(config, self.folder, clock_ms=lambda: self.now_ms)
         await gateway.start()
-        gc.unfreeze()
         self.gateway, self.port = gateway, gateway.context.address[1]
         if gateway.documents.root_digest is None:
             await self.accept(self.signers.root_document())

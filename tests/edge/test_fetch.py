@@ -14,7 +14,7 @@ import pytest
 from edge.config import LinkSettings
 from edge.daemon import Edge
 from edge.fetch import Fetch
-from edge.link import LinkDownError, RefusedError
+from edge.link_errors import LinkDownError, RefusedError
 from protocol.errors import BudgetExceededError
 from protocol.numbers import PIECE_BYTES, Precedence
 from store.errors import DigestMismatchError

@@ -12,7 +12,7 @@ from edge import joining
 from edge.config import LinkSettings
 from edge.identity import NotEnrolledError, load_identity
 from edge.joining import join
-from edge.link import LinkDownError
+from edge.link_errors import LinkDownError
 from protocol import cose
 from protocol.errors import DigitruckError, UntrustedError
 from protocol.joincode import JoinCode, read_join_code

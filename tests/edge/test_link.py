@@ -10,7 +10,8 @@ from aiocoap.numbers import codes
 
 from edge.config import LinkSettings
 from edge.daemon import Edge
-from edge.link import Answered, Link, LinkDownError, RefusedError, SessionLostError
+from edge.link import Answered, Link
+from edge.link_errors import LinkDownError, RefusedError, SessionLostError
 from protocol.errors import BudgetExceededError
 from protocol.messages import Ack, Upload
 from protocol.numbers import OSCORE_REKEY_AFTER, PATH_DOCUMENT, PATH_UPLOAD, Precedence
