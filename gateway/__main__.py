@@ -247,7 +247,9 @@ def restore_command(file: Path, config: Path) -> None:
 
 @main.command()
 @click.option("--trucks", type=click.IntRange(1, 11), default=3, show_default=True, help="How many trucks.")
-@click.option("--seconds", type=click.FloatRange(min=1), help="End by itself after so long; otherwise Ctrl-C ends it.")
+@click.option(
+    "--seconds", type=click.FloatRange(min=1), help="End by itself after so long (a slow machine: up to 60 s more)."
+)
 @click.option("--http", type=click.IntRange(1, 65_535), help="Port of the HTTP API; 8080 if it is free.")
 @click.option("--coap", type=click.IntRange(1, 65_535), help="Port for the trucks; any that is free.")
 @click.option("--dir", "folder", type=click.Path(file_okay=False, path_type=Path), help="Keep everything in DIR.")
