@@ -25,7 +25,8 @@ from edge.downlink import Downlink, Wanted
 from edge.fetch import Fetch
 from edge.identity import Enrolment
 from edge.installer import Installer
-from edge.link import Answered, LinkDownError, RefusedError
+from edge.link import Answered
+from edge.link_errors import LinkDownError, RefusedError
 from edge.uplink import Contact
 from protocol import cose
 from protocol.documents import (

@@ -26,7 +26,8 @@ from aiocoap.numbers.types import CON, NON
 
 from edge.config import ClassroomSettings, EdgeConfig, LinkSettings
 from edge.joining import join
-from edge.link import Link, LinkDownError
+from edge.link import Link
+from edge.link_errors import LinkDownError
 from protocol import edhoc
 from protocol.joincode import read_join_code
 from protocol.messages import Upload
