@@ -21,10 +21,9 @@ from gateway.daemon import Gateway, make_keys
 from protocol import cose
 from protocol.documents import Desired, DesiredEntry, read_document, sign_document
 from protocol.joincode import read_join_code
-from protocol.numbers import DocumentKind, Precedence
+from protocol.numbers import DocumentKind
 from store.blobs import BlobStore
 from store.files import publish
-from store.parcels import ParcelState
 from tests.gateway.fleets import NOW_MS, Signers
 
 IP_AND_UDP_BYTES = 28
@@ -267,28 +266,3 @@ class Rig:
         for wire in self.wires:
             wire.close()
         await self.hub.stop()
-
-
-async def send(edge: Edge, name: str, precedence: Precedence = Precedence.PRIORITY) -> None:
-    await edge.recorder.event(name, precedence)
-
-
-async def arrived(rig: Rig, *names: str) -> None:
-    async def all_there() -> bool:
-        return set(names) <= set(await rig.hub.names())
-
-    await until(all_there)
-
-
-async def queued(edge: Edge) -> int:
-    counts = await edge.writer.run(edge.queue.counts)
-    return sum(each.parcels for each in counts if each.state is ParcelState.QUEUED)
-
-
-async def settled(edge: Edge) -> None:
-    """Wait until nothing is queued or under way any more."""
-
-    async def empty() -> bool:
-        return await queued(edge) == 0 and not edge.uplink._sends
-
-    await until(empty)

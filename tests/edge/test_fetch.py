@@ -70,7 +70,7 @@ async def test_what_has_come_is_not_fetched_again(rig: Rig) -> None:
     left, before = again.pieces_left, wire.down_bytes
     assert left < 200
     assert (await again.run()).read_bytes() == DATA
-    assert wire.down_bytes - before < (left + 70) * 1_130 * 1.4
+    assert wire.down_bytes - before < (left + 70) * 1_130
 
 
 async def test_an_outage_is_waited_for(rig: Rig) -> None:
