@@ -92,6 +92,7 @@ class Bundles:
         self._monotonic = monotonic
         self._jobs: tuple[Job, ...] = ()
         self._wake = asyncio.Event()
+        self._answered = asyncio.Event()
         self._fetch: Fetch | None = None
         self._current: Job | None = None
         self._waiting = ""
@@ -139,7 +140,7 @@ class Bundles:
             ):
                 self._current, self._waiting = job, str(failure)
                 log.info("content.waits", bundle=job.rollout.bundle, reason=str(failure))
-                await self._nap(pause_s)
+                await self._rest(pause_s)
                 self._current, self._waiting = None, ""
                 pause_s = min(_RETRY_MAX_S, 2 * pause_s)
             elif isinstance(failure, DigitruckError | OSError):
@@ -164,6 +165,20 @@ class Bundles:
             self._current = self._fetch = None
             self._waiting = ""
         return None if work.cancelled() else work.exception()
+
+    def heard(self) -> None:
+        """Hear that the gateway answered: what waits for a link need not wait any longer."""
+        self._answered.set()
+
+    async def _rest(self, seconds: float) -> None:
+        """Wait before a failed try is repeated, but not longer than until the gateway is heard or a new wish comes."""
+        await asyncio.sleep(_RETRY_FIRST_S)
+        self._answered.clear()
+        if seconds > _RETRY_FIRST_S:
+            waits = [asyncio.create_task(each.wait()) for each in (self._answered, self._wake)]
+            await asyncio.wait(waits, timeout=seconds - _RETRY_FIRST_S, return_when=asyncio.FIRST_COMPLETED)
+            for each in waits:
+                each.cancel()
 
     async def _nap(self, seconds: float) -> None:
         try:

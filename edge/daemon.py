@@ -228,6 +228,7 @@ class Edge:
 
     async def _on_contact(self, contact: Contact) -> None:
         self.situation.touch()
+        self.bundles.heard()
         await self.configurator.contact(contact.asked_at)
         if contact.ack.schemas:
             await self.recorder.offer_again(contact.ack.schemas)

@@ -162,8 +162,11 @@ class Fetch:
     async def _pause(self) -> None:
         self._wake.clear()
         until = self._transfer.poll_timeout()
-        # With nothing in flight no link may be used: look again now and then.
-        wait_s = _IDLE_WAIT_S if until is None else min(_WAIT_S, max(0.01, until - self._monotonic()))
+        now = self._monotonic()
+        # With nothing in flight no link may be used: look again when one has rested, and now and then.
+        rests = [link.rests_until for link in self._uplink.links.values()] + list(self._resting.values())
+        idle_s = min((at - now for at in rests if at > now), default=_IDLE_WAIT_S)
+        wait_s = min(_IDLE_WAIT_S, idle_s + 0.01) if until is None else min(_WAIT_S, max(0.01, until - now))
         try:
             async with asyncio.timeout(wait_s):
                 await self._wake.wait()

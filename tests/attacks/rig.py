@@ -60,7 +60,7 @@ NOW = 1_800_000_000
 DAY = 86_400
 SOON, LATER = NOW + DAY, NOW + 400 * DAY
 TRUCK, GROUP, BUNDLE = "ke-arrow", "kenya", "maths"
-PATIENCE_S = 5.0
+PATIENCE_S = 60.0
 
 Answer = Callable[[bytes], bytes]
 
@@ -223,6 +223,7 @@ class ScriptedLink:
 
     rtt_s = 0.001
     resting = False
+    rests_until = 0.0
     usable = True
 
     def __init__(self, name: str, gateway: Gateway, *, price: float = 1.0) -> None:

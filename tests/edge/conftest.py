@@ -26,9 +26,11 @@ def migrated_fleet(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make first timeouts short, so that a silent link is found out in a moment."""
-    monkeypatch.setattr("protocol.pace._RTO_FIRST_S", 0.1)
-    monkeypatch.setattr("protocol.pace._RTO_MIN_S", 0.05)
+    monkeypatch.setattr("protocol.pace._RTO_FIRST_S", 0.2)
+    monkeypatch.setattr("protocol.pace._RTO_MIN_S", 0.15)
     monkeypatch.setattr("edge.link._HANDSHAKE_FIRST_S", 0.1)
+    monkeypatch.setattr("edge.bundles._RETRY_FIRST_S", 0.2)
+    monkeypatch.setattr("edge.downlink._RETRY_FIRST_S", 0.2)
 
 
 @pytest.fixture

@@ -21,16 +21,17 @@ from gateway.daemon import Gateway, make_keys
 from protocol import cose
 from protocol.documents import Desired, DesiredEntry, read_document, sign_document
 from protocol.joincode import read_join_code
-from protocol.numbers import DocumentKind
+from protocol.numbers import DocumentKind, Precedence
 from store.blobs import BlobStore
 from store.files import publish
+from store.parcels import ParcelState
 from tests.gateway.fleets import NOW_MS, Signers
 
 IP_AND_UDP_BYTES = 28
 SECRET = b"s" * 16
 
 
-async def until(condition: Callable[[], Any], *, within_s: float = 10.0) -> None:
+async def until(condition: Callable[[], Any], *, within_s: float = 60.0) -> None:
     """Wait until something holds; fail if it does not in time. Awaitable conditions are awaited."""
 
     async def holds() -> bool:
@@ -266,3 +267,28 @@ class Rig:
         for wire in self.wires:
             wire.close()
         await self.hub.stop()
+
+
+async def send(edge: Edge, name: str, precedence: Precedence = Precedence.PRIORITY) -> None:
+    await edge.recorder.event(name, precedence)
+
+
+async def arrived(rig: Rig, *names: str) -> None:
+    async def all_there() -> bool:
+        return set(names) <= set(await rig.hub.names())
+
+    await until(all_there)
+
+
+async def queued(edge: Edge) -> int:
+    counts = await edge.writer.run(edge.queue.counts)
+    return sum(each.parcels for each in counts if each.state is ParcelState.QUEUED)
+
+
+async def settled(edge: Edge) -> None:
+    """Wait until nothing is queued or under way any more."""
+
+    async def empty() -> bool:
+        return await queued(edge) == 0 and not edge.uplink._sends
+
+    await until(empty)

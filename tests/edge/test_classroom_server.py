@@ -23,7 +23,7 @@ async def ask(server: ClassroomServer, request: bytes) -> tuple[bytes, asyncio.S
     reader, writer = await asyncio.open_connection(*server.address)
     writer.write(request)
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             return await reader.read(100), reader, writer
     except ConnectionResetError:
         return b"", reader, writer

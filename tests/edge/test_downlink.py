@@ -200,8 +200,7 @@ async def test_the_configuration_of_the_truck_follows_that_of_its_group(rig: Rig
     assert applied[0] == "group:kenya"
 
 
-async def test_a_sync_that_the_link_broke_goes_on_when_it_is_back(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge.downlink._RETRY_FIRST_S", 0.1)
+async def test_a_sync_that_the_link_broke_goes_on_when_it_is_back(rig: Rig) -> None:
     wire = await rig.wire()
     edge = await rig.start(await rig.join(), LinkSettings(name="lte", gateways=(wire.address,)))
     await nudge(edge)

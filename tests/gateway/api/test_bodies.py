@@ -22,7 +22,7 @@ async def raw(gateway: Gateway, *parts: bytes, pause_s: float = 0.0) -> bytes:
         writer.write(part)
         await writer.drain()
         await asyncio.sleep(pause_s)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         answer = await reader.read()
     writer.close()
     return answer

@@ -16,7 +16,7 @@ async def send(port: int, data: bytes) -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(data)
     await writer.drain()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         answer = await reader.read()
     writer.close()
     return answer
@@ -47,12 +47,12 @@ async def test_connections_over_the_cap_are_told_so_and_the_rest_are_served(open
     async with open_gateway(ApiLimits(connections_max=4)) as gateway:
         held = [await asyncio.open_connection("127.0.0.1", gateway.server.port) for _ in range(4)]
         reader, writer = await asyncio.open_connection("127.0.0.1", gateway.server.port)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             answer = await reader.read()
         assert answer.startswith(b"HTTP/1.1 503 ")
         writer.close()
         held[0][1].write(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             assert (await held[0][0].read()).startswith(b"HTTP/1.1 200 ")
         for _, each in held:
             each.close()
@@ -79,7 +79,7 @@ async def test_headers_that_never_end_end_the_connection(open_gateway: Opener) -
         for piece in (b"GET / HTTP/1.1\r\n", b"Host: x\r\n", b"A: b\r\n"):
             writer.write(piece)
             await asyncio.sleep(0.02)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             assert await reader.read() == b""
         writer.close()
 
@@ -89,7 +89,7 @@ async def test_headers_that_drip_on_a_connection_in_use_end_it_too(open_gateway:
         reader, writer = await asyncio.open_connection("127.0.0.1", gateway.server.port)
         writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
         await reader.readuntil(b'"ok"}')
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             writer.write(b"GET / HTTP/1.1\r\n")
             with contextlib.suppress(ConnectionError):
                 while not reader.at_eof():
@@ -109,7 +109,7 @@ async def test_a_client_that_does_not_read_its_answers_is_cut_off(open_gateway: 
             client.sendall(b"GET /v1/openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 200)
             inner = gateway.server._runner.server
             assert inner is not None
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 await asyncio.sleep(0.1)
                 assert len(inner.connections) == 1
                 while inner.connections:

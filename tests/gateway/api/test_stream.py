@@ -30,7 +30,7 @@ class Events:
     async def next(self) -> dict[str, Any] | None:
         """Return the next event, None when the stream has ended."""
         event: dict[str, Any] = {}
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             async for line in self.response.content:
                 text = line.decode().rstrip("\r\n")
                 if not text and event:
@@ -112,7 +112,7 @@ async def test_streams_are_counted_and_capped(open_gateway: Opener) -> None:
         async with follow(gateway):
             assert (await gateway.get("/v1/stream")).status == 503
             assert b"digitruck_api_streams 1.0" in (await gateway.get("/metrics")).body
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while b"digitruck_api_streams 0.0" not in (await gateway.get("/metrics")).body:
                 await add_truck(gateway.fleet, f"truck-{asyncio.get_running_loop().time():.6f}".replace(".", "-"))
                 await asyncio.sleep(0.02)

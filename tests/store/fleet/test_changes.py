@@ -16,7 +16,7 @@ async def take(feed: AsyncIterator[Change], number: int) -> list[Change]:
     async def some() -> list[Change]:
         return [await anext(feed) for _ in range(number)]
 
-    return await asyncio.wait_for(some(), 10)
+    return await asyncio.wait_for(some(), 60)
 
 
 @pytest.fixture(autouse=True)
@@ -112,7 +112,7 @@ async def test_closing_ends_subscriptions(fleet: FleetStore) -> None:
     waiting = asyncio.create_task(until_the_end())
     await asyncio.sleep(0.05)
     await fleet.changes.close()
-    assert await asyncio.wait_for(waiting, 5) == 0
+    assert await asyncio.wait_for(waiting, 60) == 0
 
 
 async def test_closing_right_after_a_commit_does_not_wait_for_ever(fleet: FleetStore) -> None:

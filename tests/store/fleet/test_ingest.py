@@ -237,7 +237,7 @@ async def test_a_call_cancelled_at_any_step_leaves_the_store_working(fleet: Flee
             await asyncio.sleep(0.0001)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
-        (result,) = await asyncio.wait_for(fleet.ingest([parcel]), 10)
+        (result,) = await asyncio.wait_for(fleet.ingest([parcel]), 60)
         assert result.committed
         assert result.state.cumulative == turns + 1
     assert len(await fleet.events("ke-arrow")) == 30
