@@ -122,7 +122,7 @@ async def test_a_good_token_names_a_person_and_a_role(forger: Forger) -> None:
         {"groups": ["drivers2"]},
         {"groups": {"drivers": 1}},
         {"kid": "unknown"},
-        {"key": jwk.ECKey.generate_key("P-256")},
+        pytest.param({"key": jwk.ECKey.generate_key("P-256")}, id="a key of somebody else"),
     ],
     ids=str,
 )
