@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 ARGS ?=
+N ?= 1000
 
 # The install leaves compiling to the first import; where that may not be kept, each of the many processes that the demo
 # and the tests start compiles everything again, for seconds.
@@ -17,14 +18,15 @@ BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check --no-input install --quiet --no-compile
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 
-.PHONY: help demo test check format fuzz bench wheel lock clean
+.PHONY: help demo test check format fuzz powercut bench wheel lock clean
 
 help:
 	@echo 'make demo    gateway and trucks over emulated links; ARGS="--seconds 60" ends by itself'
-	@echo 'make test    the tests; ARGS="tests/protocol -x" for some of them'
+	@echo 'make test    the tests, three at a time; ARGS="tests/protocol -x -n 0" for some of them, one by one'
 	@echo 'make check   formatting, lint, types, import contracts'
 	@echo 'make format  rewrite the sources as `make check` wants them'
 	@echo 'make fuzz    hostile input for every parser and server; ARGS="--seconds 600 --seed 1"'
+	@echo 'make powercut  N=1000 real power cuts (root, loop devices); ARGS="--seed 1" repeats a run'
 	@echo 'make bench   the published figures, measured here'
 	@echo 'make wheel   dist/*.whl, what a truck or a gateway installs beside requirements/*.lock'
 	@echo 'make lock    fit requirements/*.lock to pyproject.toml; ARGS=--upgrade takes newer versions'
@@ -34,7 +36,7 @@ demo: .venv/demo.stamp
 	$(BIN)/digitruck-gateway demo $(ARGS)
 
 test: .venv/dev.stamp
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 3 --dist worksteal $(ARGS)
 
 check: .venv/dev.stamp
 	$(BIN)/ruff format --check .
@@ -48,6 +50,9 @@ format: .venv/dev.stamp
 
 fuzz: .venv/dev.stamp
 	$(BIN)/python -m tests.fuzz $(ARGS)
+
+powercut: .venv/dev.stamp
+	$(BIN)/python -m tests.powercut --cuts $(N) $(ARGS)
 
 bench: .venv/bench.stamp
 	$(BIN)/python -m tests.bench $(ARGS)

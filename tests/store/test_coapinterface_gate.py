@@ -38,7 +38,9 @@ async def test_a_refused_request_fails_with_the_refusal_and_leaves_nothing_behin
 async def test_refused_requests_that_wait_in_line_fail_too(rig: Rig) -> None:
     rig.proxy.drop = lambda data, upwards: True
     waiting = [asyncio.create_task(rig.ask(rig.message("echo", transport_tuning=Hasty()))) for _ in range(30)]
-    await asyncio.sleep(0.02)  # one is on its way, the others are in aiocoap's backlog
+    async with asyncio.timeout(60):  # one is on its way, the others are in aiocoap's backlog
+        while rig.proxy.from_client.datagrams < 1:
+            await asyncio.sleep(0.01)
     assert rig.proxy.from_client.datagrams == 1
     rig.gate.refuse = lambda datagram: rig.proxy.from_client.datagrams >= 1
     rig.proxy.drop = lambda data, upwards: False
