@@ -21,6 +21,7 @@ from edge.daemon import Edge
 from edge.joining import join as join_fleet
 from edge.offline import offline_status
 from edge.schema_cli import schema_group
+from edge.service_cli import seal_keys, unit
 from edge.status import EdgeStatus, render_status
 from protocol.errors import DigitruckError, LocalError, PeerError
 from protocol.joincode import read_join_code
@@ -241,6 +242,8 @@ def check(config: Path, as_json: bool) -> None:
 
 
 main.add_command(schema_group, "schema")
+main.add_command(unit)
+main.add_command(seal_keys)
 
 
 class _NotRunningError(LocalError):

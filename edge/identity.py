@@ -1,7 +1,7 @@
 """Who this truck is: its two private keys, made here and never leaving, and what it was told when it joined.
 
-Files in DATA/identity, readable by the daemon alone, each published by write, fsync, rename, fsync of the folder. The
-enrolment is written last: a truck either has joined or has not.
+Files in DATA/identity, readable by the daemon alone, each published by write, fsync, rename, fsync of the folder; the
+keys may be systemd credentials instead. The enrolment is written last: a truck either has joined or has not.
 """
 
 from __future__ import annotations
@@ -17,9 +17,13 @@ from protocol.cose import SigningKey
 from protocol.edhoc import EdhocKey, generate_key
 from protocol.errors import LocalError, PeerError
 from protocol.joincode import Address
-from protocol.numbers import ADDRESSES_MAX
+from protocol.numbers import ADDRESSES_MAX, EXCHANGE_KEYS
 from protocol.wire import Digest, Name, WireArray
 from store.files import publish
+from store.keyfiles import KeyMissingError, KeyUnreadableError, has_key, read_key
+
+# File of DATA/identity -> name of the credential.
+CREDENTIALS = {"signing.key": "digitruck-edge.signing", "edhoc.key": "digitruck-edge.edhoc"}
 
 
 class NotEnrolledError(LocalError):
@@ -34,6 +38,7 @@ class Enrolment(WireArray, frozen=True):
     addresses: Annotated[tuple[Address, ...], Meta(min_length=1, max_length=ADDRESSES_MAX)]
     gateway_key: Annotated[bytes, Meta(min_length=32, max_length=32)]
     root: Digest
+    key_number: Annotated[int, Meta(ge=0, le=EXCHANGE_KEYS - 1)] = 0  # of gateway_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +53,9 @@ def make_keys(folder: Path) -> Keys:
     """Return this truck's keys, making them if there are none yet; a repeated `join` keeps them."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     signing, exchange = folder / "signing.key", folder / "edhoc.key"
-    if not signing.exists():
+    if not has_key(signing, CREDENTIALS[signing.name]):
         publish(signing, os.urandom(32))
-    if not exchange.exists():
+    if not has_key(exchange, CREDENTIALS[exchange.name]):
         key = generate_key()
         publish(exchange, key.private + key.public)
     return _read_keys(folder)
@@ -58,12 +63,16 @@ def make_keys(folder: Path) -> Keys:
 
 def _read_keys(folder: Path) -> Keys:
     try:
-        seed = (folder / "signing.key").read_bytes()
-        exchange = (folder / "edhoc.key").read_bytes()
-    except OSError as error:
-        raise NotEnrolledError("this truck has no keys yet: run `digitruck-edge join CODE`") from error
-    if len(seed) != 32 or len(exchange) != 64:
-        raise LocalError(f"a key file in {folder} is damaged: ask for a new code and run `digitruck-edge join CODE`")
+        seed = read_key(folder / "signing.key", CREDENTIALS["signing.key"], 32)
+        exchange = read_key(folder / "edhoc.key", CREDENTIALS["edhoc.key"], 64)
+    except KeyMissingError as error:
+        raise NotEnrolledError(
+            "this truck has no keys here: run `digitruck-edge join CODE`, or start the service that is handed them"
+        ) from error
+    except KeyUnreadableError as error:
+        raise LocalError(
+            f"{error}; if that does not help, ask for a new code and run `digitruck-edge join CODE`"
+        ) from error
     return Keys(SigningKey(seed), EdhocKey(exchange[:32], exchange[32:]))
 
 
@@ -72,12 +81,19 @@ def save_enrolment(folder: Path, enrolment: Enrolment) -> None:
     publish(folder / "enrolment.cbor", enrolment.encode())
 
 
-def load_identity(folder: Path) -> tuple[Keys, Enrolment]:
-    """Return keys and enrolment; raise `NotEnrolledError` with the next step."""
+def load_enrolment(folder: Path) -> Enrolment:
+    """Return what the truck was told when it joined; raise `NotEnrolledError` with the next step."""
     try:
-        enrolment = Enrolment.decode((folder / "enrolment.cbor").read_bytes())
-    except OSError as error:
+        return Enrolment.decode((folder / "enrolment.cbor").read_bytes())
+    except FileNotFoundError as error:
         raise NotEnrolledError("this truck has not joined yet: run `digitruck-edge join CODE`") from error
+    except OSError as error:
+        raise LocalError(f"{folder}/enrolment.cbor cannot be read: {error.strerror}") from error
     except PeerError as error:
         raise LocalError(f"{folder}/enrolment.cbor is damaged: run `digitruck-edge join CODE` again") from error
+
+
+def load_identity(folder: Path) -> tuple[Keys, Enrolment]:
+    """Return keys and enrolment; raise `NotEnrolledError` with the next step."""
+    enrolment = load_enrolment(folder)
     return _read_keys(folder), enrolment

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edge.clock import ClockState
 from edge.config import EdgeConfig
-from edge.identity import load_identity
+from edge.identity import load_enrolment
 from edge.installer import Installer
 from edge.status import ClockStatus, DiskStatus, EdgeStatus, LinkStatus, QueueStatus, VersionStatus
 from protocol.errors import LocalError
@@ -20,7 +20,7 @@ _MB = 1_000_000
 
 def offline_status(config: EdgeConfig, data: Path) -> EdgeStatus:
     """Return what can be known without the daemon; raise `LocalError` with the next step."""
-    _, enrolment = load_identity(data / "identity")
+    enrolment = load_enrolment(data / "identity")
     if not (data / "state.db").exists():
         raise LocalError(f"{data} holds no queue yet: start `digitruck-edge run`")
     state = open_reader(data / "state.db")

@@ -12,10 +12,12 @@ import click
 
 from gateway.config import ConfigError, GatewayConfig, load_config
 from gateway.daemon import Gateway, database_url, folder_lock, initialise, load_keys
+from gateway.service_cli import seal_keys, unit
 from protocol.errors import DigitruckError, LocalError
 from store.fleet.fleet import FleetStore, migrate
 from store.fleet.restore import restore
 from store.logs import set_up_logs
+from store.notify import notify
 
 
 class _Group(click.Group):
@@ -97,7 +99,9 @@ async def _serve(settings: GatewayConfig, data: Path) -> None:
     # Whoever started this process can read where it listens, ports chosen by the kernel included.
     click.echo(json.dumps({"coap": gateway.coap_address, "http": f"{gateway.api.address}:{gateway.api.port}"}))
     sys.stdout.flush()
+    notify("READY=1")
     await stop.wait()
+    notify("STOPPING=1")
     await gateway.close()
 
 
@@ -268,6 +272,10 @@ def demo(trucks: int, seconds: float | None, http: int | None, coap: int | None,
 
     options = DemoOptions(trucks=trucks, seconds=seconds, http=http, coap=coap, folder=folder)
     raise SystemExit(asyncio.run(run_demo(options, Console())))
+
+
+main.add_command(unit)
+main.add_command(seal_keys)
 
 
 def _load(config: Path) -> tuple[GatewayConfig, Path]:

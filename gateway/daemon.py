@@ -44,9 +44,15 @@ from store.coapcontext import MeteredContext, server_context
 from store.files import publish
 from store.fleet.fleet import FleetStore, migrate
 from store.lock import FileLock
+from store.keyfiles import KeyMissingError, KeyUnreadableError, has_key, read_key
 
+from store.notify import notify
 log = structlog.get_logger("gateway.daemon")
 
+
+_WATCHDOG_S = 60.0  # WatchdogSec=300 in the unit
+# File of DATA/keys -> name of the credential.
+CREDENTIALS = {"edhoc.key": "digitruck-gateway.edhoc", "freshness.key": "digitruck-gateway.freshness"}
 
 @dataclass(frozen=True, slots=True)
 class GatewayKeys:
@@ -59,23 +65,23 @@ class GatewayKeys:
 def make_keys(folder: Path) -> GatewayKeys:
     """Make the gateway's keys unless they are there; return them."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if not (folder / "edhoc.key").exists():
+    if not has_key(folder / "edhoc.key", CREDENTIALS["edhoc.key"]):
         key = generate_key()
         publish(folder / "edhoc.key", key.private + key.public)
-    if not (folder / "freshness.key").exists():
+    if not has_key(folder / "freshness.key", CREDENTIALS["freshness.key"]):
         publish(folder / "freshness.key", os.urandom(32))
     return load_keys(folder)
 
 
 def load_keys(folder: Path) -> GatewayKeys:
-    """Return the gateway's keys; raise `LocalError` with the next step."""
+    """Return the gateway's keys, from files or credentials; raise `LocalError` with the next step."""
     try:
-        exchange = (folder / "edhoc.key").read_bytes()
-        seed = (folder / "freshness.key").read_bytes()
-    except OSError as error:
-        raise LocalError(f"{error.filename}: {error.strerror}; run `digitruck-gateway init DIR` first") from error
-    if len(exchange) != 64 or len(seed) != 32:
-        raise LocalError(f"a key file in {folder} is damaged: restore it from a backup")
+        exchange = read_key(folder / "edhoc.key", CREDENTIALS["edhoc.key"], 64)
+        seed = read_key(folder / "freshness.key", CREDENTIALS["freshness.key"], 32)
+    except KeyMissingError as error:
+        raise LocalError(f"{error}; run `digitruck-gateway init DIR` first, or restore it from a backup") from error
+    except KeyUnreadableError as error:
+        raise LocalError(f"{error}; or restore it from a backup") from error
     return GatewayKeys(EdhocKey(exchange[:32], exchange[32:]), SigningKey(seed))
 
 
@@ -185,6 +191,7 @@ class Gateway:
         ):
             self._tasks.append(asyncio.create_task(_forever(name, work), name=name))
         # Everything made so far lives as long as the process: collecting it again and again would stall answers.
+            ("watchdog", self._watchdog),
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 20, 50)
@@ -244,6 +251,13 @@ class Gateway:
         # Begun anew after a failure, it hears what was committed in between.
         async for change in self.fleet.changes.subscribe(after=self._change_seen):
             self._change_seen = change.id
+    async def _watchdog(self) -> None:
+        # A ping proves that the loop turns and that the database takes a transaction.
+        while True:
+            await self.fleet.begin_and_end()
+            notify("WATCHDOG=1")
+            await asyncio.sleep(_WATCHDOG_S)
+
             peers.changed(change)
 
 

@@ -38,6 +38,11 @@ class Care(FleetPart):
         async with self._database.read() as connection:
             await connection.execute(text("SELECT 1"))
 
+    async def begin_and_end(self) -> None:
+        """Begin a transaction that writes and end it: it waits as long as everything else that writes would."""
+        async with self._database.write():
+            pass
+
     async def summary(self) -> FleetSummary:
         """Count what operators watch."""
         open_batches = select(batches.c.state, func.count().label("number")).where(OPEN).group_by(batches.c.state)
