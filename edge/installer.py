@@ -26,7 +26,7 @@ from protocol.documents import Manifest, ManifestFile, parse_document
 from protocol.errors import LocalError, MalformedError, PeerError
 from protocol.numbers import NAME_PATTERN
 from protocol.pack import wanted_files
-from store.files import publish, sync_folder
+from store.files import TEMPORARY_PREFIX, publish, sync_folder
 
 log = structlog.get_logger("edge.installer")
 
@@ -63,15 +63,17 @@ class Installer:
         self.root.mkdir(parents=True, exist_ok=True)
         for leftover in self.root.glob("*/versions/*.building"):
             shutil.rmtree(leftover, ignore_errors=True)
+        for leftover in self.root.glob(f"*/versions/{TEMPORARY_PREFIX}*"):
+            leftover.unlink()
         for folder in self.root.glob("*/versions/*/"):
             if not folder.with_name(folder.name + ".cose").exists():
                 shutil.rmtree(folder, ignore_errors=True)
 
     def installed(self) -> tuple[Installed, ...]:
         """Return every whole version, by bundle name and then digest."""
-        return tuple(
-            each for path in sorted(self.root.glob("*/versions/*.cose")) if (each := self._read(path)) is not None
-        )
+        # Not those that a power cut left half-way to their name.
+        records = sorted(self.root.glob("*/versions/[0-9a-f]*.cose"))
+        return tuple(each for path in records if (each := self._read(path)) is not None)
 
     def active(self, name: str) -> Installed | None:
         """Return the active version of a bundle, or None."""

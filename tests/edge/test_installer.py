@@ -286,6 +286,18 @@ def test_a_failure_at_any_call_leaves_the_old_or_the_new_and_heals(
     assert number > 30
 
 
+def test_a_record_that_a_power_cut_left_unnamed_is_no_installed_version(installer: Installer) -> None:
+    install(installer, V1)
+    _, document = signed(V2, 2)
+    leftover = installer.root / "maths" / "versions" / f".new-{digest(document).hex()}.cose"
+    leftover.write_bytes(document)
+    assert [each.manifest.version for each in installer.installed()] == [1]
+    assert installer.scrub() == ()
+    installer.clean()
+    assert not leftover.exists()
+    assert active(installer) == V1
+
+
 def test_what_an_interrupted_installation_left_is_cleaned_at_start_only(installer: Installer) -> None:
     install(installer, V1)
     versions = installer.root / "maths" / "versions"
