@@ -14,7 +14,8 @@ from collections.abc import Sequence
 
 import structlog
 
-from gateway.telemetry import DecodedBatch, SchemaCache, roll_up
+from gateway.decoding import DecodedBatch, SchemaCache
+from gateway.steps import roll_up
 from store.fleet.errors import RolledUpError
 from store.fleet.evidence import BatchRecord, BatchSpan
 from store.fleet.fleet import FleetStore

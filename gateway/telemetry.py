@@ -1,131 +1,29 @@
 """Telemetry on query: signed batches are decoded when somebody asks, steps of hours and days come from rollups.
 
 No sample lies in a table: what is stored is what the truck signed, and what is answered is decoded from it. Decoding
-runs in a thread, page by page, so that a long question does not hold up the trucks. A body that does not decode, though
-its truck signed it, is skipped and logged; the rollup task puts it aside.
+runs in a thread, page by page, so that a long question does not hold up the trucks, and a whole export holds no more
+than one page of rows in memory.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
 
-import structlog
-
-from gateway.api.services import SamplesPage, Series
-from protocol import batch as bodies
+from gateway.api.services import Column, SamplesPage, Series, Table, TableRow
+from gateway.decoding import SchemaCache, physical
+from gateway.steps import Steps
 from protocol.errors import PeerError
-from protocol.messages import Batch, unseal
-from protocol.schema import Channel, Schema, decode_schema
-from store.fleet.evidence import DAY_MS, HOUR_MS, BatchRecord, Rollup
+from protocol.schema import Schema
+from store.fleet.evidence import DAY_MS, HOUR_MS
 from store.fleet.fleet import FleetStore
 
-_SCHEMAS_MAX = 1_024
 _PAGE_BATCHES = 32
-_log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class DecodedBatch:
-    """A batch's rows with wall times (Unix ms) and scaled integers, as `schema` describes them."""
-
-    schema: Schema
-    rows: Sequence[tuple[int, tuple[int | None, ...]]]
-
-
-def decode_batch(record: BatchRecord, schema: Schema) -> DecodedBatch:
-    """Return the rows of a stored batch whose clock is known; raise `PeerError` if it is damaged."""
-    payload = Batch.decode(unseal(record.sealed).payload)
-    tick_ms = 1000 // schema.ticks_per_s
-    offset_ms = record.offset_ms or 0
-    rows = [(time * tick_ms + offset_ms, values) for time, values in bodies.decode(schema, payload.body)]
-    return DecodedBatch(schema, rows)
-
-
-def physical(channel: Channel, value: int) -> float:
-    """Return a scaled integer as the value in the channel's unit."""
-    return float(value) if channel.scale == 1 else value / channel.scale
-
-
-class SchemaCache:
-    """Decoded schemas by digest: they never change, and each batch needs one."""
-
-    def __init__(self, fleet: FleetStore) -> None:
-        self._fleet = fleet
-        self._known: OrderedDict[bytes, Schema] = OrderedDict()
-
-    async def get(self, digest: bytes) -> Schema:
-        """Return a schema; raise `PeerError` if the stored one does not decode, `KeyError` if it is not there."""
-        known = self._known.get(digest)
-        if known is None:
-            encoded = await self._fleet.schema(digest)
-            if encoded is None:
-                raise KeyError(digest.hex())
-            known = self._known[digest] = decode_schema(encoded)
-            if len(self._known) > _SCHEMAS_MAX:
-                self._known.popitem(last=False)
-        self._known.move_to_end(digest)
-        return known
-
-    async def decode(self, records: Sequence[BatchRecord]) -> list[tuple[BatchRecord, DecodedBatch]]:
-        """Return the batches that decode, in their order; the damaged are logged and left out."""
-        pairs = []
-        for record in records:
-            try:
-                pairs.append((record, await self.get(record.schema_digest or b"")))
-            except (KeyError, PeerError) as error:
-                _log_damaged(record, error)
-        return await asyncio.to_thread(_decode_all, pairs)
-
-
-@dataclass(slots=True)
-class _Step:
-    """What one channel did in one step."""
-
-    count: int = 0
-    total: float = 0.0
-    low: float = 0.0
-    high: float = 0.0
-    last: float = 0.0
-    last_ms: int = -1
-
-    def add(self, count: int, total: float, low: float, high: float, last: float, last_ms: int) -> None:
-        self.low = low if self.count == 0 else min(self.low, low)
-        self.high = high if self.count == 0 else max(self.high, high)
-        self.count += count
-        self.total += total
-        if last_ms >= self.last_ms:
-            self.last, self.last_ms = last, last_ms
-
-
-@dataclass(slots=True)
-class _Steps:
-    """Steps by channel and start. A rollup knows a channel by its name alone: its unit is looked up when it is read."""
-
-    step_ms: int
-    by_unit: bool = True
-    found: dict[tuple[str, str], dict[int, _Step]] = field(default_factory=dict)
-
-    def at(self, name: str, unit: str, time_ms: int) -> _Step:
-        start_ms = time_ms - time_ms % self.step_ms
-        return self.found.setdefault((name, unit if self.by_unit else ""), {}).setdefault(start_ms, _Step())
-
-    def series(self) -> list[Series]:
-        return [
-            Series(
-                name=name,
-                unit=unit,
-                t_ms=sorted(steps),
-                v=[steps[start].total / steps[start].count for start in sorted(steps)],
-                low=[steps[start].low for start in sorted(steps)],
-                high=[steps[start].high for start in sorted(steps)],
-                last=[steps[start].last for start in sorted(steps)],
-                count=[steps[start].count for start in sorted(steps)],
-            )
-            for (name, unit), steps in sorted(self.found.items())
-        ]
+_TABLE_ROWS = 2_000
+# Rows come at their schema's period, give or take: a pause of this many periods and a half is a gap.
+_GAP_PERIODS = 2.5
+_Place = tuple[str, str]  # a channel's name and unit
 
 
 class Telemetry:
@@ -141,44 +39,95 @@ class Telemetry:
         """Return values in [since_ms, until_ms). Steps begin at multiples of themselves since 1970 (UTC)."""
         wanted = frozenset(channels)
         if step_s == 0:
-            return await self._rows(truck, wanted, since_ms, until_ms, rows_max)
-        step_ms = step_s * 1000
-        since_ms -= since_ms % step_ms
-        end_ms = min(until_ms, since_ms + rows_max * step_ms)
-        stepped = self._rolled if step_ms % HOUR_MS == 0 else self._computed
-        series = (await stepped(truck, wanted, since_ms, end_ms, step_ms)).series()
+            rows, end_ms = await self._rows(truck, wanted, since_ms, until_ms, rows_max)
+            series = _series(rows, wanted, since_ms, end_ms)
+        else:
+            since_ms -= since_ms % (step_s * 1000)
+            end_ms = min(until_ms, since_ms + rows_max * step_s * 1000)
+            series = _stepped_series(
+                await self._steps(truck, wanted, since_ms, end_ms, step_s * 1000), since_ms, end_ms
+            )
         return SamplesPage(series, end_ms if end_ms < until_ms else None)
 
-    async def _rolled(self, truck: str, wanted: frozenset[str], since_ms: int, until_ms: int, step_ms: int) -> _Steps:
-        units = await self._units(truck)
-        kept_ms = DAY_MS if step_ms % DAY_MS == 0 else HOUR_MS
-        steps = _Steps(step_ms)
-        for each in await self._fleet.rollups(truck, sorted(wanted) or None, since_ms, until_ms, kept_ms):
-            step = steps.at(each.channel, units.get(each.channel, ""), each.start_ms)
-            step.add(each.count, each.sum, each.minimum, each.maximum, each.last, each.last_ms)
-        return steps
+    async def table(self, truck: str, *, channels: Sequence[str], since_ms: int, until_ms: int, step_s: int) -> Table:
+        """Return all values in [since_ms, until_ms) as a table, read page by page while it is written."""
+        wanted = frozenset(channels)
+        since_ms -= since_ms % (step_s * 1000) if step_s else 0
+        extent = await self._fleet.extent(truck, since_ms, until_ms)
+        places = await self._places(truck, wanted, since_ms, until_ms)
+        if extent is None:
+            return Table(_columns(places, step_s), _nothing())
+        since_ms, until_ms = max(since_ms, extent[0]), min(until_ms, extent[1] + 1)
+        if step_s == 0:
+            rows = self._table_rows(truck, wanted, places, since_ms, until_ms)
+        else:
+            since_ms -= since_ms % (step_s * 1000)
+            rows = self._table_steps(truck, wanted, places, since_ms, until_ms, step_s * 1000)
+        return Table(_columns(places, step_s), rows)
 
-    async def _computed(self, truck: str, wanted: frozenset[str], since_ms: int, until_ms: int, step_ms: int) -> _Steps:
-        steps = _Steps(step_ms)
+    async def _table_rows(
+        self, truck: str, wanted: frozenset[str], places: Sequence[_Place], since_ms: int, until_ms: int
+    ) -> AsyncIterator[list[TableRow]]:
+        index = {place: at for at, place in enumerate(places)}
+        while since_ms < until_ms:
+            rows, since_ms = await self._rows(truck, wanted, since_ms, until_ms, _TABLE_ROWS)
+            yield await asyncio.to_thread(_joined, rows, index)
+
+    async def _table_steps(
+        self,
+        truck: str,
+        wanted: frozenset[str],
+        places: Sequence[_Place],
+        since_ms: int,
+        until_ms: int,
+        step_ms: int,
+    ) -> AsyncIterator[list[TableRow]]:
+        expected_ms: int | None = None
+        while since_ms < until_ms:
+            end_ms = min(until_ms, since_ms + _TABLE_ROWS * step_ms)
+            steps = await self._steps(truck, wanted, since_ms, end_ms, step_ms)
+            page: list[TableRow] = []
+            for row in _step_rows(steps, places):
+                if expected_ms is not None and row.time_ms > expected_ms:
+                    page.append(TableRow(expected_ms, (None,) * len(row.values), 0))
+                page.append(row)
+                expected_ms = row.time_ms + step_ms
+            yield page
+            since_ms = end_ms
+
+    async def _steps(self, truck: str, wanted: frozenset[str], since_ms: int, until_ms: int, step_ms: int) -> Steps:
+        steps = Steps(step_ms)
+        if step_ms % HOUR_MS == 0:
+            kept_ms = DAY_MS if step_ms % DAY_MS == 0 else HOUR_MS
+            for rollup in await self._fleet.rollups(truck, sorted(wanted) or None, since_ms, until_ms, kept_ms):
+                steps.at(rollup.channel, rollup.unit, rollup.start_ms).add_rollup(rollup)
+            return steps
         after = None
         while records := await self._fleet.batches(truck, since_ms, until_ms, after, _PAGE_BATCHES):
             after = records[-1].cursor
-            decoded = await self._schemas.decode(records)
-            for _, each in decoded:
-                await asyncio.to_thread(_add_steps, steps, each, wanted, (since_ms, until_ms))
+            for _, each in await self._schemas.decode(records):
+                await asyncio.to_thread(steps.add, each, wanted, (since_ms, until_ms))
         return steps
 
     async def _rows(
         self, truck: str, wanted: frozenset[str], since_ms: int, until_ms: int, rows_max: int
-    ) -> SamplesPage:
-        """Return the first `rows_max` rows in order of time, whatever order their batches came in."""
+    ) -> tuple[list[_TimedRow], int]:
+        """Return the first `rows_max` rows in order of time, whatever order their batches came in, and where they end.
+
+        Only rows of schemas that have a wanted channel count.
+        """
         rows: list[_TimedRow] = []
         end_ms = until_ms
         after = None
         while records := await self._fleet.batches(truck, since_ms, end_ms, after, _PAGE_BATCHES):
             after = records[-1].cursor
             for _, each in await self._schemas.decode(records):
-                rows.extend(_TimedRow(t, each.schema, v) for t, v in each.rows if since_ms <= t < end_ms)
+                if not wanted or any(channel.name in wanted for channel in each.schema.channels):
+                    rows.extend(
+                        _TimedRow(time_ms, each.schema, values, each.is_repaired)
+                        for time_ms, values in each.rows
+                        if since_ms <= time_ms < end_ms
+                    )
             if len(rows) > rows_max:
                 rows.sort(key=_time_of)
                 # All rows of one time belong to one page, or the next page could not begin between them. Batches come
@@ -186,31 +135,18 @@ class Telemetry:
                 end_ms = max(rows[rows_max].time_ms, rows[0].time_ms + 1)
                 rows = [row for row in rows if row.time_ms < end_ms]
         rows.sort(key=_time_of)
-        return SamplesPage(_series(rows, wanted), end_ms if end_ms < until_ms else None)
+        return rows, end_ms
 
-    async def _units(self, truck: str) -> dict[str, str]:
-        units: dict[str, str] = {}
-        for record in sorted(await self._fleet.schemas_of(truck), key=lambda each: each.registered_ms):
+    async def _places(self, truck: str, wanted: frozenset[str], since_ms: int, until_ms: int) -> list[_Place]:
+        """Return the channels that a period's batches have, in order."""
+        places: set[_Place] = set()
+        for digest in await self._fleet.schemas_between(truck, since_ms, until_ms):
             try:
-                schema = await self._schemas.get(record.digest)
+                schema = await self._schemas.get(digest)
             except (KeyError, PeerError):
-                continue
-            units |= {channel.name: channel.unit for channel in schema.channels}
-        return units
-
-
-def roll_up(batches: Iterable[tuple[str, DecodedBatch]]) -> list[Rollup]:
-    """Return the hourly and daily rollups of decoded batches, each given with its truck."""
-    found: dict[tuple[str, int], _Steps] = {}
-    for truck, each in batches:
-        for step_ms in (HOUR_MS, DAY_MS):
-            _add_steps(found.setdefault((truck, step_ms), _Steps(step_ms, by_unit=False)), each, frozenset(), None)
-    return [
-        Rollup(truck, name, step_ms, start, step.count, step.low, step.high, step.total, step.last, step.last_ms)
-        for (truck, step_ms), steps in found.items()
-        for (name, _), starts in steps.found.items()
-        for start, step in starts.items()
-    ]
+                continue  # none of its batches decodes either
+            places |= {(each.name, each.unit) for each in schema.channels if not wanted or each.name in wanted}
+        return sorted(places)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,44 +154,134 @@ class _TimedRow:
     time_ms: int
     schema: Schema
     values: tuple[int | None, ...]
+    is_repaired: bool
 
 
 def _time_of(row: _TimedRow) -> int:
     return row.time_ms
 
 
-def _series(rows: Sequence[_TimedRow], wanted: frozenset[str]) -> list[Series]:
-    found: dict[tuple[str, str], tuple[list[int], list[float]]] = {}
+async def _nothing() -> AsyncIterator[list[TableRow]]:
+    return
+    yield  # what makes it a generator
+
+
+def _columns(places: Iterable[_Place], step_s: int) -> list[Column]:
+    figures = ("", "min", "max", "last", "count") if step_s else ("",)
+    return [Column(name, unit, figure) for name, unit in places for figure in figures]
+
+
+def _joined(rows: Sequence[_TimedRow], index: dict[_Place, int]) -> list[TableRow]:
+    """Return rows of one time joined into one, unless a channel has several values of that time."""
+    joined: list[TableRow] = []
+    open_ms: int | None = None
+    cells: list[float | None] = []
+    repaired = 0
+    for row in rows:
+        values = [
+            (at, physical(channel, value))
+            for channel, value in zip(row.schema.channels, row.values, strict=True)
+            if value is not None and (at := index.get((channel.name, channel.unit))) is not None
+        ]
+        if open_ms is not None and (row.time_ms != open_ms or any(cells[at] is not None for at, _ in values)):
+            joined.append(TableRow(open_ms, tuple(cells), repaired))
+            open_ms = None
+        if open_ms is None:
+            open_ms, cells, repaired = row.time_ms, [None] * len(index), 0
+        for at, number in values:
+            cells[at] = number
+        if row.is_repaired:
+            repaired += len(values)
+    if open_ms is not None:
+        joined.append(TableRow(open_ms, tuple(cells), repaired))
+    return joined
+
+
+def _step_rows(steps: Steps, places: Sequence[_Place]) -> list[TableRow]:
+    starts = sorted({start for of_channel in steps.found.values() for start in of_channel})
+    rows = []
+    for start in starts:
+        cells: list[float | None] = []
+        repaired = 0
+        for place in places:
+            step = steps.found.get(place, {}).get(start)
+            if step is None:
+                cells += (None,) * 5
+            else:
+                cells += (step.mean, step.low, step.high, step.last, step.count)
+                repaired += step.repaired
+        rows.append(TableRow(start, tuple(cells), repaired))
+    return rows
+
+
+@dataclass(slots=True)
+class _Readings:
+    """What one channel read, row by row."""
+
+    t_ms: list[int] = field(default_factory=list)
+    v: list[float] = field(default_factory=list)
+    repaired: list[int] = field(default_factory=list)
+    periods_ms: list[int] = field(default_factory=list)
+
+
+def _series(rows: Sequence[_TimedRow], wanted: frozenset[str], since_ms: int, end_ms: int) -> list[Series]:
+    found: dict[_Place, _Readings] = {}
     for row in rows:
         for channel, value in zip(row.schema.channels, row.values, strict=True):
             if value is not None and (not wanted or channel.name in wanted):
-                times, values = found.setdefault((channel.name, channel.unit), ([], []))
-                times.append(row.time_ms)
-                values.append(physical(channel, value))
-    return [Series(name, unit, times, values) for (name, unit), (times, values) in sorted(found.items())]
+                readings = found.setdefault((channel.name, channel.unit), _Readings())
+                readings.t_ms.append(row.time_ms)
+                readings.v.append(physical(channel, value))
+                readings.repaired.append(int(row.is_repaired))
+                readings.periods_ms.append(row.schema.period_s * 1000)
+    return [
+        Series(
+            name=name,
+            unit=unit,
+            t_ms=each.t_ms,
+            v=each.v,
+            repaired=each.repaired if any(each.repaired) else (),
+            gaps_ms=_gaps(each.t_ms, each.periods_ms, since_ms, end_ms),
+        )
+        for (name, unit), each in sorted(found.items(), key=lambda item: item[0])
+    ]
 
 
-def _add_steps(steps: _Steps, batch: DecodedBatch, wanted: frozenset[str], period: tuple[int, int] | None) -> None:
-    columns = [pair for pair in enumerate(batch.schema.channels) if not wanted or pair[1].name in wanted]
-    for time_ms, values in batch.rows:
-        if period is not None and not period[0] <= time_ms < period[1]:
-            continue
-        for index, channel in columns:
-            value = values[index]
-            if value is not None:
-                number = physical(channel, value)
-                steps.at(channel.name, channel.unit, time_ms).add(1, number, number, number, number, time_ms)
+def _stepped_series(steps: Steps, since_ms: int, end_ms: int) -> list[Series]:
+    series = []
+    for (name, unit), of_channel in sorted(steps.found.items(), key=lambda item: item[0]):
+        starts = sorted(of_channel)
+        each = [of_channel[start] for start in starts]
+        series.append(
+            Series(
+                name=name,
+                unit=unit,
+                t_ms=starts,
+                v=[step.mean for step in each],
+                low=[step.low for step in each],
+                high=[step.high for step in each],
+                last=[step.last for step in each],
+                count=[step.count for step in each],
+                repaired=[step.repaired for step in each] if any(step.repaired for step in each) else (),
+                gaps_ms=_gaps(starts, [steps.step_ms] * len(starts), since_ms, end_ms, periods_max=1.0),
+            )
+        )
+    return series
 
 
-def _decode_all(pairs: Sequence[tuple[BatchRecord, Schema]]) -> list[tuple[BatchRecord, DecodedBatch]]:
-    decoded = []
-    for record, schema in pairs:
-        try:
-            decoded.append((record, decode_batch(record, schema)))
-        except PeerError as error:
-            _log_damaged(record, error)
-    return decoded
-
-
-def _log_damaged(record: BatchRecord, error: Exception) -> None:
-    _log.error("batch.damaged", truck=record.key.truck, sequence=record.key.sequence, error=str(error))
+def _gaps(
+    times_ms: Sequence[int],
+    periods_ms: Sequence[int],
+    since_ms: int,
+    end_ms: int,
+    *,
+    periods_max: float = _GAP_PERIODS,
+) -> list[tuple[int, int]]:
+    """Return the spans [from, to) of a page in which a channel has no value though several were due."""
+    gaps = []
+    covered_ms = since_ms
+    for time_ms, period_ms in zip((*times_ms, end_ms), (*periods_ms, periods_ms[-1]), strict=True):
+        if time_ms - covered_ms > (periods_max - 1) * period_ms:
+            gaps.append((covered_ms, time_ms))
+        covered_ms = max(covered_ms, time_ms + period_ms)
+    return gaps

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -18,7 +18,8 @@ class Series:
     """One channel's values in a period, oldest first. `t_ms` is the row's time, or the start of its step.
 
     `v` are physical values in `unit`: the readings themselves, or means over a step. `low`, `high`, `last` and `count`
-    are only there for steps, each as long as `v`.
+    are only there for steps, each as long as `v`. `repaired` (as long as `v`, or empty if it would hold zeros only)
+    counts the values whose clock was not set when they were taken. `gaps_ms` are the spans without a value.
     """
 
     name: str
@@ -29,6 +30,37 @@ class Series:
     high: Sequence[float] = ()
     last: Sequence[float] = ()
     count: Sequence[int] = ()
+    repaired: Sequence[int] = ()
+    gaps_ms: Sequence[tuple[int, int]] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of an export: a channel's readings or means (`figure` ""), or the min, max, last or count of steps."""
+
+    name: str
+    unit: str
+    figure: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TableRow:
+    """One time (or start of a step) and a cell for each column; `repaired` as in `Series`, over all cells.
+
+    Among steps, a row without any value stands where a gap begins.
+    """
+
+    time_ms: int
+    values: tuple[float | None, ...]
+    repaired: int
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A whole period: the columns, known beforehand, and pages of rows in the order of time."""
+
+    columns: Sequence[Column]
+    pages: AsyncIterator[list[TableRow]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +78,10 @@ class TelemetrySource(Protocol):
         self, truck: str, *, channels: Sequence[str], since_ms: int, until_ms: int, step_s: int, rows_max: int
     ) -> SamplesPage:
         """Return the values in [since_ms, until_ms); no `channels` means all, `step_s` 0 means every reading."""
+        ...
+
+    async def table(self, truck: str, *, channels: Sequence[str], since_ms: int, until_ms: int, step_s: int) -> Table:
+        """Return the same as a table of any length, read while it is written."""
         ...
 
 

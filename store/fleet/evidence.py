@@ -279,7 +279,10 @@ DAY_MS = 24 * HOUR_MS
 
 @dataclass(frozen=True, slots=True)
 class Rollup:
-    """Values of one channel within [start_ms, start_ms + step_ms); `step_ms` is HOUR_MS or DAY_MS, days are UTC."""
+    """Values of one channel within [start_ms, start_ms + step_ms); `step_ms` is HOUR_MS or DAY_MS, days are UTC.
+
+    `repaired` of them were taken under a clock that became known later; `period_s` is the shortest at which they came.
+    """
 
     truck: str
     channel: str
@@ -291,11 +294,37 @@ class Rollup:
     sum: float
     last: float
     last_ms: int
+    unit: str = ""
+    repaired: int = 0
+    period_s: int = 60
 
     @property
     def mean(self) -> float:
         """Return the mean of the values."""
         return self.sum / self.count
+
+
+@dataclass(frozen=True, slots=True)
+class LatestValue:
+    """The newest value of a channel that was rolled up."""
+
+    truck: str
+    channel: str
+    unit: str
+    time_ms: int
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class RepairedBoot:
+    """Rows taken under an unset clock: their wall times are the truck's times of that boot plus `offset_ms`."""
+
+    boot: int
+    offset_ms: int
+    batches: int
+    rows: int
+    first_ms: int
+    last_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,7 +341,10 @@ class EpochCoverage:
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """How much of a truck's data of a period is here: batches by state, and every epoch's gaps, named exactly."""
+    """How much of a truck's data of a period is here: batches by state, and every epoch's gaps, named exactly.
+
+    `to_roll_up` batches are not in the rollups yet, so hours and days may still grow.
+    """
 
     truck: str
     batches: int
@@ -322,4 +354,6 @@ class Coverage:
     parked: int
     timeless: int
     rejected: int
+    to_roll_up: int
+    repaired: tuple[RepairedBoot, ...]
     epochs: tuple[EpochCoverage, ...]

@@ -10,15 +10,15 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import asdict
 
-from sqlalchemy import and_, bindparam, case, select, tuple_, update
+from sqlalchemy import and_, bindparam, case, func, select, tuple_, update
 from sqlalchemy.exc import DBAPIError
 
 from store.fleet.database import Database, FleetPart, Transaction, may_start_over
 from store.fleet.errors import RolledUpError
-from store.fleet.evidence import HOUR_MS, BatchRecord, BatchSpan, BatchState, ParcelKey, Rollup
+from store.fleet.evidence import HOUR_MS, BatchRecord, BatchSpan, BatchState, LatestValue, ParcelKey, Rollup
 from store.fleet.limits import PAGE_MAX, TRANSACTION_ATTEMPTS_MAX
 from store.fleet.schemas import OPEN
-from store.fleet.tables import batches, parcels, rollups
+from store.fleet.tables import batches, latest_values, parcels, rollups
 from store.fleet.telemetry import batch_record, select_batches
 
 _CORRECT = (
@@ -26,6 +26,7 @@ _CORRECT = (
     .where(batches.c.id == bindparam("parcel_id"))
     .values(first_ms=bindparam("from_ms"), last_ms=bindparam("to_ms"))
 )
+_PLACE = ("truck", "channel", "unit", "step_ms", "start_ms")
 _READY = batches.c.state == int(BatchState.READY)
 
 
@@ -51,6 +52,7 @@ class Rollups(FleetPart):
                 async with self._database.write() as transaction:
                     await _mark(transaction, rolled)
                     await _merge(self._database, transaction, values)
+                    await _note_latest(self._database, transaction, values)
                     if spans:
                         await transaction.execute(
                             _CORRECT,
@@ -69,7 +71,7 @@ class Rollups(FleetPart):
             select(rollups)
             .where(rollups.c.truck == truck, rollups.c.step_ms == step_ms)
             .where(rollups.c.start_ms >= since_ms, rollups.c.start_ms < until_ms)
-            .order_by(rollups.c.channel, rollups.c.start_ms)
+            .order_by(rollups.c.channel, rollups.c.unit, rollups.c.start_ms)
         )
         if channels is not None:
             query = query.where(rollups.c.channel.in_(list(channels)))
@@ -81,6 +83,25 @@ class Rollups(FleetPart):
         query = select(rollups.c.channel).where(rollups.c.truck == truck).distinct().order_by(rollups.c.channel)
         async with self._database.read() as connection:
             return list((await connection.execute(query)).scalars())
+
+    async def latest_values(
+        self, after: tuple[str, str, str] | None = None, limit: int = PAGE_MAX, truck: str | None = None
+    ) -> list[LatestValue]:
+        """Return the newest value of each channel by truck, name and unit; `after` is such a triple."""
+        table = latest_values.c
+        place = (table.truck, table.channel, table.unit)
+        query = select(latest_values).order_by(*place).limit(min(limit, PAGE_MAX))
+        if truck is not None:
+            query = query.where(table.truck == truck)
+        if after is not None:
+            query = query.where(tuple_(*place) > after)
+        async with self._database.read() as connection:
+            return [LatestValue(**row) for row in (await connection.execute(query)).mappings()]
+
+    async def count_latest_values(self) -> int:
+        """Return how many channels of how many trucks together have a newest value."""
+        async with self._database.read() as connection:
+            return (await connection.execute(select(func.count()).select_from(latest_values))).scalar_one()
 
 
 async def _mark(transaction: Transaction, rolled: Sequence[ParcelKey]) -> None:
@@ -103,7 +124,7 @@ async def _merge(database: Database, transaction: Transaction, values: Sequence[
     new, old = statement.excluded, rollups.c
     later = new.last_ms >= old.last_ms
     merge = statement.on_conflict_do_update(
-        index_elements=["truck", "channel", "step_ms", "start_ms"],
+        index_elements=["truck", "channel", "unit", "step_ms", "start_ms"],
         set_={
             "count": old.count + new.count,
             "minimum": case((new.minimum < old.minimum, new.minimum), else_=old.minimum),
@@ -111,8 +132,36 @@ async def _merge(database: Database, transaction: Transaction, values: Sequence[
             "sum": old.sum + new.sum,
             "last": case((later, new.last), else_=old.last),
             "last_ms": case((later, new.last_ms), else_=old.last_ms),
+            "repaired": old.repaired + new.repaired,
+            "period_s": case((new.period_s < old.period_s, new.period_s), else_=old.period_s),
         },
         where=and_(new.count > 0),
     )
-    rows = sorted((asdict(each) for each in values), key=lambda row: (row["truck"], row["channel"], row["start_ms"]))
+    # In one order for everybody: two gateways that lock rows crosswise would wait for each other.
+    rows = sorted((asdict(each) for each in values), key=lambda row: [row[name] for name in _PLACE])
     await transaction.execute(merge, rows)
+
+
+async def _note_latest(database: Database, transaction: Transaction, values: Sequence[Rollup]) -> None:
+    newest: dict[tuple[str, str, str], Rollup] = {}
+    for each in values:
+        place = (each.truck, each.channel, each.unit)
+        if each.count and (place not in newest or newest[place].last_ms < each.last_ms):
+            newest[place] = each
+    if not newest:
+        return
+    statement = database.insert(latest_values)
+    new, old = statement.excluded, latest_values.c
+    merge = statement.on_conflict_do_update(
+        index_elements=["truck", "channel", "unit"],
+        set_={"time_ms": new.time_ms, "value": new.value},
+        where=new.time_ms >= old.time_ms,
+    )
+    await transaction.execute(
+        merge,
+        [
+            {"truck": truck, "channel": channel, "unit": unit, "time_ms": newest[place].last_ms, "value": value.last}
+            for place, value in sorted(newest.items(), key=lambda item: item[0])
+            for truck, channel, unit in (place,)
+        ],
+    )

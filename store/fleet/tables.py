@@ -235,6 +235,7 @@ rollups = Table(
     metadata,
     Column("truck", ForeignKey("trucks.name"), primary_key=True),
     Column("channel", Text, primary_key=True),
+    Column("unit", Text, primary_key=True),
     Column("step_ms", Integer, primary_key=True, autoincrement=False),
     Column("start_ms", BigInteger, primary_key=True, autoincrement=False),
     Column("count", BigInteger, nullable=False),
@@ -243,6 +244,20 @@ rollups = Table(
     Column("sum", Float(53), nullable=False),
     Column("last", Float(53), nullable=False),
     Column("last_ms", BigInteger, nullable=False),
+    Column("repaired", BigInteger, nullable=False),
+    Column("period_s", Integer, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# Of each channel the newest value, so that a dashboard need not look for it among years of rollups.
+latest_values = Table(
+    "latest_values",
+    metadata,
+    Column("truck", ForeignKey("trucks.name"), primary_key=True),
+    Column("channel", Text, primary_key=True),
+    Column("unit", Text, primary_key=True),
+    Column("time_ms", BigInteger, nullable=False),
+    Column("value", Float(53), nullable=False),
     sqlite_with_rowid=False,
 )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any, Final
 
-from sqlalchemy import Row, Select, and_, func, or_, select
+from sqlalchemy import ColumnElement, Row, Select, and_, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from protocol.numbers import DocumentKind, Outcome, Precedence
@@ -21,6 +21,7 @@ from store.fleet.evidence import (
     EventRecord,
     ParcelKey,
     ReceiptRecord,
+    RepairedBoot,
 )
 from store.fleet.limits import PAGE_MAX
 from store.fleet.sequences import SequenceSet, ranges_from_text
@@ -53,6 +54,15 @@ def batch_record(row: Row[Any]) -> BatchRecord:
     )
 
 
+def _overlap(truck: str, since_ms: int, until_ms: int) -> ColumnElement[bool]:
+    return and_(
+        batches.c.truck == truck,
+        batches.c.state.in_(_WITH_TIME),
+        batches.c.first_ms < until_ms,
+        batches.c.last_ms >= since_ms,
+    )
+
+
 class Telemetry(FleetPart):
     """Batches, events and receipts."""
 
@@ -62,12 +72,7 @@ class Telemetry(FleetPart):
         """Return the batches with a row in [since_ms, until_ms), by their first row; `after` is a record's `cursor`."""
         query = (
             select_batches()
-            .where(
-                batches.c.truck == truck,
-                batches.c.state.in_(_WITH_TIME),
-                batches.c.first_ms < until_ms,
-                batches.c.last_ms >= since_ms,
-            )
+            .where(_overlap(truck, since_ms, until_ms))
             .order_by(batches.c.first_ms, batches.c.id)
             .limit(min(limit, PAGE_MAX))
         )
@@ -80,6 +85,19 @@ class Telemetry(FleetPart):
             )
         async with self._database.read() as connection:
             return [batch_record(row) for row in await connection.execute(query)]
+
+    async def extent(self, truck: str, since_ms: int, until_ms: int) -> tuple[int, int] | None:
+        """Return the times of the first and the last row of the batches that overlap [since_ms, until_ms)."""
+        query = select(func.min(batches.c.first_ms).label("first_ms"), func.max(batches.c.last_ms).label("last_ms"))
+        async with self._database.read() as connection:
+            found = (await connection.execute(query.where(_overlap(truck, since_ms, until_ms)))).one()
+        return None if found.first_ms is None else (found.first_ms, found.last_ms)
+
+    async def schemas_between(self, truck: str, since_ms: int, until_ms: int) -> list[bytes]:
+        """Return the digests of the schemas of the batches that overlap [since_ms, until_ms)."""
+        query = select(batches.c.schema_digest).where(_overlap(truck, since_ms, until_ms)).distinct()
+        async with self._database.read() as connection:
+            return sorted((await connection.execute(query)).scalars())
 
     async def events(
         self,
@@ -118,16 +136,32 @@ class Telemetry(FleetPart):
     async def coverage(self, truck: str, since_ms: int, until_ms: int) -> Coverage:
         """Return how much of a truck's telemetry of [since_ms, until_ms) is here, and the gaps of every epoch."""
         mine = batches.c.truck == truck
+        overlap = _overlap(truck, since_ms, until_ms)
         found = select(
             func.count().label("batches"),
             func.coalesce(func.sum(batches.c.rows), 0).label("rows"),
             func.min(batches.c.first_ms).label("first_ms"),
             func.max(batches.c.last_ms).label("last_ms"),
-        ).where(mine, batches.c.state.in_(_WITH_TIME), batches.c.first_ms < until_ms, batches.c.last_ms >= since_ms)
+        ).where(overlap)
+        repaired = (
+            select(
+                batches.c.boot,
+                batches.c.offset_ms,
+                func.count().label("batches"),
+                func.coalesce(func.sum(batches.c.rows), 0).label("rows"),
+                func.min(batches.c.first_ms).label("first_ms"),
+                func.max(batches.c.last_ms).label("last_ms"),
+            )
+            .where(overlap, batches.c.boot.is_not(None))
+            .group_by(batches.c.boot, batches.c.offset_ms)
+            .order_by(func.min(batches.c.first_ms))
+            .limit(PAGE_MAX)
+        )
         others = select(batches.c.state, func.count().label("number")).where(mine).group_by(batches.c.state)
         async with self._database.read() as connection:
             here = (await connection.execute(found)).one()
             states = {row.state: row.number for row in await connection.execute(others)}
+            boots = (await connection.execute(repaired)).all()
             return Coverage(
                 truck=truck,
                 batches=here.batches,
@@ -137,6 +171,11 @@ class Telemetry(FleetPart):
                 parked=states.get(BatchState.PARKED, 0),
                 timeless=states.get(BatchState.TIMELESS, 0),
                 rejected=states.get(BatchState.REJECTED, 0),
+                to_roll_up=states.get(BatchState.READY, 0),
+                repaired=tuple(
+                    RepairedBoot(row.boot, row.offset_ms, row.batches, int(row.rows), row.first_ms, row.last_ms)
+                    for row in boots
+                ),
                 epochs=await _epoch_coverage(connection, truck),
             )
 

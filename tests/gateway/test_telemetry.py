@@ -126,14 +126,15 @@ async def test_hours_and_days_come_from_rollups_and_agree_with_the_rows(fleet: F
         await truck.batch(rows_at(START_S + hour * 3600, 120, first=hour))
     assert await RollupTask(fleet).catch_up() == 13
     hours = await read(fleet, START_S, START_S + 26 * 3600, step_s=3600)
-    exact = await Telemetry(fleet)._computed(
-        "ke-arrow", frozenset(), START_S * 1000, (START_S + 93_600) * 1000, HOUR_MS
-    )
-    for rolled, computed in zip(hours.series, exact.series(), strict=True):
-        assert (rolled.name, rolled.unit, rolled.t_ms) == (computed.name, computed.unit, computed.t_ms)
-        assert rolled.v == pytest.approx(computed.v)
-        assert (rolled.low, rolled.high, rolled.last) == (computed.low, computed.high, computed.last)
-        assert rolled.count == computed.count
+    rows = await read(fleet, START_S, START_S + 26 * 3600)
+    for rolled, exact in zip(hours.series, rows.series, strict=True):
+        assert (rolled.name, rolled.unit) == (exact.name, exact.unit)
+        values = [
+            [v for t, v in zip(exact.t_ms, exact.v, strict=True) if t - t % HOUR_MS == hour] for hour in rolled.t_ms
+        ]
+        assert rolled.v == pytest.approx([sum(each) / len(each) for each in values])
+        assert (rolled.low, rolled.high) == ([min(each) for each in values], [max(each) for each in values])
+        assert (rolled.last, rolled.count) == ([each[-1] for each in values], [len(each) for each in values])
     days = await read(fleet, START_S, START_S + 2 * 86_400, step_s=86_400)
     assert days.series[0].t_ms == [START_S * 1000, START_S * 1000 + DAY_MS]
     assert days.series[0].count == [1440, 120]
@@ -159,7 +160,7 @@ async def test_a_damaged_batch_is_left_out_and_the_rest_is_read(fleet: FleetStor
     assert len(page.series[0].v) == 5
 
 
-async def test_two_units_of_one_name_are_two_series(fleet: FleetStore) -> None:
+async def test_two_units_of_one_name_are_two_series_in_rows_and_in_rollups(fleet: FleetStore) -> None:
     other = Schema((Channel("bat_v", "mV", 1),), period_s=60)
     truck = await add_truck(fleet)
     await truck.register()
@@ -168,3 +169,97 @@ async def test_two_units_of_one_name_are_two_series(fleet: FleetStore) -> None:
     await truck.batch([(START_S + 60, (26_100,))], schema=other, number=2)
     page = await read(fleet, START_S, START_S + 3600, channels=("bat_v",))
     assert [(each.unit, list(each.v)) for each in page.series] == [("V", [26.0]), ("mV", [26_100.0])]
+    await RollupTask(fleet).catch_up()
+    hours = await read(fleet, START_S, START_S + 3600, step_s=3600, channels=("bat_v",))
+    assert [(each.unit, list(each.v), list(each.count)) for each in hours.series] == [
+        ("V", [26.0], [1]),
+        ("mV", [26_100.0], [1]),
+    ]
+
+
+async def test_a_span_without_values_is_a_gap(fleet: FleetStore) -> None:
+    truck = await add_truck(fleet)
+    await truck.register()
+    await truck.batch([(START_S + 60 * n, (2600, 1 if n < 5 else None)) for n in (0, 1, 2, 3, 4, 30, 31)])
+    page = await read(fleet, START_S, START_S + 3600)
+    gaps = {
+        each.name: [((a // 1000 - START_S) // 60, (b // 1000 - START_S) // 60) for a, b in each.gaps_ms]
+        for each in page.series
+    }
+    assert gaps == {"bat_v": [(5, 30), (32, 60)], "pv_w": [(5, 60)]}
+    stepped = await read(fleet, START_S, START_S + 3600, step_s=600, channels=("bat_v",))
+    assert stepped.series[0].t_ms == [(START_S + 600 * n) * 1000 for n in (0, 3)]
+    assert stepped.series[0].gaps_ms == [
+        ((START_S + 600) * 1000, (START_S + 1800) * 1000),
+        ((START_S + 2400) * 1000, (START_S + 3600) * 1000),
+    ]
+
+
+async def test_values_of_a_clock_that_was_set_later_are_marked_and_counted(fleet: FleetStore) -> None:
+    truck = await add_truck(fleet)
+    await truck.register()
+    await truck.batch([(START_S, (2600, 1))])
+    await truck.batch([(90, (2601, None)), (150, (2602, 3))], boot=7)
+    await fleet.set_clock("ke-arrow", 7, START_S * 1000)
+    await RollupTask(fleet).catch_up()
+    battery, solar = (await read(fleet, START_S, START_S + 3600)).series
+    assert (battery.repaired, solar.repaired) == ([0, 1, 1], [0, 1])
+    for step_s in (600, 3600):
+        battery, solar = (await read(fleet, START_S, START_S + 3600, step_s=step_s)).series
+        assert (battery.repaired, solar.repaired) == ([2], [1])
+
+
+async def table_of(fleet: FleetStore, since_s: int, until_s: int, step_s: int = 0, channels: tuple = ()) -> tuple:
+    found = await Telemetry(fleet).table(
+        "ke-arrow", channels=channels, since_ms=since_s * 1000, until_ms=until_s * 1000, step_s=step_s
+    )
+    return found.columns, [row for page in [page async for page in found.pages] for row in page]
+
+
+async def test_a_table_joins_channels_of_every_schema_that_the_period_has(fleet: FleetStore) -> None:
+    other = Schema((Channel("door", "", 1),), period_s=60)
+    truck = await add_truck(fleet)
+    await truck.register()
+    await truck.register(other, 2)
+    await truck.batch([(START_S, (2600, 5)), (START_S + 60, (2700, None))])
+    await truck.batch([(START_S + 60, (1,)), (START_S + 90, (0,))], schema=other, number=2)
+    columns, rows = await table_of(fleet, START_S, START_S + 3600)
+    assert [(each.name, each.unit, each.figure) for each in columns] == [
+        ("bat_v", "V", ""),
+        ("door", "", ""),
+        ("pv_w", "W", ""),
+    ]
+    assert [(row.time_ms // 1000 - START_S, row.values) for row in rows] == [
+        (0, (26.0, None, 5.0)),
+        (60, (27.0, 1.0, None)),
+        (90, (None, 0.0, None)),
+    ]
+    columns, rows = await table_of(fleet, START_S, START_S + 3600, channels=("door",))
+    assert [row.values for row in rows] == [(1.0,), (0.0,)]
+    assert await table_of(fleet, 0, 1000) == ([], [])
+
+
+async def test_a_table_of_many_pages_has_every_row_once(fleet: FleetStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    truck = await add_truck(fleet)
+    await truck.register()
+    for hour in range(4):
+        await truck.batch(rows_at(START_S + 3600 * hour, 60))
+    await truck.batch(rows_at(START_S + 3600, 60))  # other values of times that are there already
+    whole = await table_of(fleet, 0, START_S + 86_400)
+    assert len(whole[1]) == 300
+    stepped = await table_of(fleet, 0, START_S + 86_400, 120)
+    monkeypatch.setattr("gateway.telemetry._TABLE_ROWS", 7)
+    assert await table_of(fleet, 0, START_S + 86_400) == whole
+    assert await table_of(fleet, 0, START_S + 86_400, 120) == stepped
+
+
+async def test_a_row_without_values_stands_where_a_gap_between_steps_begins(fleet: FleetStore) -> None:
+    truck = await add_truck(fleet)
+    await truck.register()
+    await truck.batch(rows_at(START_S, 1))
+    await truck.batch(rows_at(START_S + 7 * 3600, 1))
+    await RollupTask(fleet).catch_up()
+    columns, rows = await table_of(fleet, 0, START_S + 86_400, 3600, ("bat_v",))
+    assert [each.figure for each in columns] == ["", "min", "max", "last", "count"]
+    assert [(row.time_ms // 1000 - START_S) // 3600 for row in rows] == [0, 1, 7]
+    assert [row.values for row in rows] == [(26.0, 26.0, 26.0, 26.0, 1), (None,) * 5, (26.0, 26.0, 26.0, 26.0, 1)]

@@ -81,3 +81,29 @@ async def test_opening_a_missing_file_makes_none(tmp_path: Path) -> None:
 async def test_only_the_owner_reads_the_file(tmp_path: Path) -> None:
     await migrate(f"sqlite:///{tmp_path}/fleet.db")
     assert stat.S_IMODE((tmp_path / "fleet.db").stat().st_mode) == 0o600
+
+
+async def test_rollups_of_before_units_are_made_anew(empty_url: str) -> None:
+    from alembic import command
+
+    from store.fleet import migration
+
+    database = Database(empty_url)
+    migration._create_file(database)
+    async with database.write() as transaction:
+        await transaction.run(lambda connection: command.upgrade(migration._config(connection), "0001"))
+        for statement in (
+            "INSERT INTO trucks (name, group_name, signing_key, credential, kid_cred, enrolled_ms)"
+            " VALUES ('ke-arrow', 'kenya', 'a', 'b', 'c', 1)",
+            "INSERT INTO epochs VALUES ('ke-arrow', 7, 1, 2, '', 0, 1, 1)",
+            "INSERT INTO parcels VALUES (1, 'ke-arrow', 7, 1, 1, 2, 1, 'sat', 'd', 'e')",
+            "INSERT INTO batches (id, truck, state, schema_number) VALUES (1, 'ke-arrow', 3, 1)",
+            "INSERT INTO rollups VALUES ('ke-arrow', 'pv', 3600000, 0, 1, 1, 1, 1, 1, 1)",
+        ):
+            await transaction.execute(text(statement))
+    await database.close()
+    await migrate(empty_url)
+    store = await FleetStore.open(empty_url)
+    assert [batch.id for batch in await store.pending_rollups()] == [1]
+    assert await store.rollups("ke-arrow", None, 0, 1) == []
+    await store.close()

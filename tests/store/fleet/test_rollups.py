@@ -50,6 +50,32 @@ async def test_two_gateways_that_roll_up_the_same_batches_add_them_once(fleet: F
     assert kept.count == 2
 
 
+async def test_values_of_two_units_are_apart(fleet: FleetStore) -> None:
+    await fleet.add_rollups([], [replace(ONE, unit="W"), replace(ONE, unit="kW", repaired=1, period_s=10)])
+    await fleet.add_rollups([], [replace(ONE, unit="W", repaired=2, period_s=300)])
+    found = {each.unit: each for each in await fleet.rollups("ke-arrow", None, 0, 1)}
+    assert found == {
+        "W": replace(ONE, unit="W", count=4, sum=8.0, repaired=2, period_s=60),
+        "kW": replace(ONE, unit="kW", repaired=1, period_s=10),
+    }
+
+
+async def test_of_each_channel_the_newest_value_is_known(fleet: FleetStore, enrol: Callable) -> None:
+    await enrol("zm-patel")
+    newer = replace(ONE, start_ms=HOUR_MS, last=9.0, last_ms=HOUR_MS + 5)
+    await fleet.add_rollups([], [newer, replace(ONE, unit="kW")])
+    await fleet.add_rollups([], [ONE, replace(ONE, truck="zm-patel", last=-2.0)])
+    found = await fleet.latest_values()
+    assert [(each.truck, each.unit, each.time_ms, each.value) for each in found] == [
+        ("ke-arrow", "", HOUR_MS + 5, 9.0),
+        ("ke-arrow", "kW", 100, 3.0),
+        ("zm-patel", "", 100, -2.0),
+    ]
+    assert await fleet.count_latest_values() == 3
+    assert await fleet.latest_values(after=("ke-arrow", "pv.power", "kW")) == found[2:]
+    assert await fleet.latest_values(truck="ke-arrow", limit=1) == found[:1]
+
+
 async def test_rollups_are_found_by_channel_step_and_time(fleet: FleetStore) -> None:
     rows = [
         replace(ONE, channel=channel, step_ms=step_ms, start_ms=start_ms)
