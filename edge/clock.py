@@ -3,8 +3,10 @@
 Three states: `unset` (nothing is known), `floor` (it is at least this late: the highest trusted time of the past), and
 `synced` (an authenticated gateway answer told it since this boot). The floor is durable and only ever rises, so a
 clock that restarts in 1970 or jumps ahead opens no hole: expiry is judged by the floor, never by the system's clock.
-An answer that contradicts the floor (it is earlier, or more than a year later) is not believed at once, since that
-gateway's own clock may be wrong for a while; one that is repeated for an hour is.
+An answer that contradicts what is known (it is earlier, or much later) is not believed at once, since that gateway's
+own clock may be wrong for a while; one that is repeated for an hour is, and even then the floor moves by one step. So
+a gateway that lies can make documents expire early, at a bounded pace; it never brings an expired one back. A new root
+with other gateway keys takes the lie back (`begin_anew`).
 """
 
 from __future__ import annotations
@@ -14,11 +16,16 @@ from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 
+from store.settings import Settings
+
+_FLOOR, _BOOT, _OFFSET = "clock.floor_s", "clock.boot", "clock.offset_ms"
 _BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
-# The floor rises by at most this much at once, so that a gateway whose clock runs years ahead cannot expire every
-# document, nor open a billing period of the far future; honest gaps (a truck in a shed) are covered by repetition.
-_FLOOR_STEP_MAX_S = 400 * 86_400
-# For how long, and how steadily, a gateway must contradict the floor before it is believed.
+# How far ahead of what is known the first answer of a boot may be: the truck may have been without power for so long.
+# A gateway that contradicts moves the floor by as much at most, each time that it has been steady for long enough.
+_STEP_MAX_S = 30 * 86_400
+# How far ahead any later answer may be: the machine was never off since, and no clock drifts more in months.
+_DRIFT_MAX_S = 60
+# For how long, and how steadily, a gateway must contradict what is known before it is believed.
 _DOUBT_S = 3_600.0
 _DOUBT_APART_S = 120.0
 
@@ -96,13 +103,15 @@ class Clock:
     def learn(self, time_s: int, rtt_s: float) -> bool:
         """Take the time of an authenticated answer; return whether it changed what is known (then persist it)."""
         offset_s = time_s + rtt_s / 2 - self._monotonic()
-        ahead = self.floor_s > 0 and time_s > self.floor_s + _FLOOR_STEP_MAX_S
-        if (ahead or time_s < self.floor_s) and not self._is_repeated(offset_s):
+        known_s = self.at_least_s()
+        allowed_s = _STEP_MAX_S if self.offset_s is None else _DRIFT_MAX_S + rtt_s
+        contradicts = known_s > 0 and (time_s > known_s + allowed_s or time_s < self.floor_s)
+        if contradicts and not self._is_repeated(offset_s):
             return False
         self._doubted = None
-        if ahead:
+        if contradicts and time_s > known_s + _STEP_MAX_S:
             # One step nearer to it; the next answer is measured against the new floor.
-            self.floor_s += _FLOOR_STEP_MAX_S
+            self.floor_s = known_s + _STEP_MAX_S
             return True
         changed = self.offset_s is None or abs(offset_s - self.offset_s) > 1 + rtt_s
         if changed:
@@ -114,9 +123,39 @@ class Clock:
         """Let the floor follow the time that is trusted now; persist it afterwards."""
         self.floor_s = self.at_least_s()
 
+    def begin_anew(self, floor_s: int) -> None:
+        """Forget what gateways told: `floor_s` is when people signed the root that took their keys away."""
+        self.floor_s = floor_s
+        self.offset_s = self._doubted = None
+
     def _is_repeated(self, offset_s: float) -> bool:
         """Note an answer that contradicts the floor; return whether it has been told steadily for long enough."""
         now = self._monotonic()
         if self._doubted is None or abs(offset_s - self._doubted[1]) > _DOUBT_APART_S:
             self._doubted = (now, offset_s)
         return now - self._doubted[0] >= _DOUBT_S
+
+
+def load_clock(settings: Settings) -> Clock:
+    """Return the clock as it was persisted: its floor, and the time itself if that was told since this boot."""
+    boot = kernel_boot_id()
+    same_boot = settings.get_int(_BOOT) == boot
+    return Clock(
+        boot=boot,
+        floor_s=settings.get_int(_FLOOR),
+        offset_s=settings.get_int(_OFFSET) / 1000 if same_boot else None,
+    )
+
+
+def save_clock(settings: Settings, clock: Clock) -> None:
+    """Persist what is known; the floor only rises."""
+    settings.raise_int(_FLOOR, clock.floor_s)
+    if clock.offset_s is not None:
+        settings.put_int(_BOOT, clock.boot)
+        settings.put_int(_OFFSET, round(clock.offset_s * 1000))
+
+
+def save_new_floor(settings: Settings, floor_s: int) -> None:
+    """Persist that time begins anew, in the transaction of what says so: a new root, or an enrolment."""
+    settings.put_int(_FLOOR, floor_s)
+    settings.remove(_BOOT)

@@ -16,19 +16,20 @@ from pathlib import Path
 
 import structlog
 
+from edge.believed import Wanted, exchange_keys, expired, load_trust, read_wanted
 from edge.board import board_name
 from edge.bundles import Bundles
 from edge.classroom import make_classroom
 from edge.classroom_server import ClassroomServer
-from edge.clock import Clock, kernel_boot_id
+from edge.clock import load_clock, save_clock
 from edge.collectors.base import RealClock
 from edge.collectors.registry import build_collectors, plan_collectors
 from edge.collectors.run import CollectorHealth, Supervisor
 from edge.config import EdgeConfig, LinkSettings
 from edge.configure import Configurator, Effective, effective
-from edge.downlink import Downlink, Wanted, read_wanted
+from edge.downlink import Downlink
 from edge.fetch import Fetch
-from edge.identity import Enrolment, load_identity
+from edge.identity import load_identity
 from edge.installer import Installer
 from edge.link import Link
 from edge.notify import notify
@@ -39,9 +40,8 @@ from edge.spending import Spending
 from edge.uplink import Contact, Uplink
 from protocol.budget import Cap, period_of
 from protocol.documents import Config, parse_document
-from protocol.errors import LocalError, PeerError
 from protocol.numbers import PIECE_BYTES, DocumentKind, Precedence
-from protocol.trust import Trusted, TrustedSet, version_name
+from protocol.trust import version_name
 from store.database import open_database
 from store.documents import Documents
 from store.links import open_links
@@ -55,7 +55,6 @@ from store.writer import Writer
 log = structlog.get_logger("edge.daemon")
 
 _MB = 1_000_000
-_CLOCK_FLOOR, _CLOCK_BOOT, _CLOCK_OFFSET = "clock.floor_s", "clock.boot", "clock.offset_ms"
 _CONFIG_REJECTED, _CONFIG_CONFIRMED = "config.rejected", "config.confirmed"
 _REJECTED_KEPT = 64
 _HOUSEKEEPING_S = 3600.0
@@ -97,9 +96,9 @@ class Edge:
         self._closing.callback(self.links_store.close)
         self.ledger = self.links_store.ledger
         settings = Settings(self.state)
-        self.clock = _load_clock(settings)
+        self.clock = load_clock(settings)
         self.documents = Documents(self.state)
-        self.trust = _load_trust(self.documents, self.enrolment, self.clock)
+        self.trust = load_trust(self.documents, self.enrolment, self.clock)
         self.queue = ParcelQueue(self.state, self.enrolment.truck)
         rejected = settings.get(_CONFIG_REJECTED) or b""
         self.writer = Writer(self.state)
@@ -216,7 +215,7 @@ class Edge:
             settings,
             keys=self.keys,
             gateways=self.enrolment.addresses,
-            gateway_key=self.enrolment.gateway_key,
+            gateway_keys=partial(exchange_keys, self.trust, self.enrolment),
             contexts=self.links_store.contexts,
             spending=Spending(settings.name, self.ledger, period=self.period),
             monotonic=self.clock.monotonic,
@@ -246,10 +245,7 @@ class Edge:
         await self.writer.run(self._save_clock)
 
     def _save_clock(self) -> None:
-        self._settings.raise_int(_CLOCK_FLOOR, self.clock.floor_s)
-        if self.clock.offset_s is not None:
-            self._settings.put_int(_CLOCK_BOOT, self.clock.boot)
-            self._settings.put_int(_CLOCK_OFFSET, round(self.clock.offset_s * 1000))
+        save_clock(self._settings, self.clock)
 
     async def _on_wanted(self, wanted: Wanted) -> None:
         self.wanted = wanted
@@ -320,19 +316,29 @@ class Edge:
 
     def _configs(self) -> tuple[tuple[bytes, Config], ...]:
         """Return the configuration that is wanted, as stored, and the one before it."""
-        wanted = read_wanted(self.documents, self.enrolment.truck).config
+        wanted = read_wanted(self.documents, self.trust).config
         if wanted is None:
             return ()
         before = self.documents.previous(DocumentKind.CONFIG, version_name(wanted[1]))
         return (wanted,) if before is None else (wanted, (before.digest, parse_document(before.signed, Config)[0]))
 
     async def _keep_house(self) -> None:
+        told: tuple[str, ...] = ()
         while True:
+            told = await self._tell_expired(told)
             await asyncio.sleep(_HOUSEKEEPING_S)
             await self.writer.run(lambda: self.queue.prune(self.clock.at_least_s()))
             if self.clock.wall_s() is not None:
                 self.clock.raise_floor()
                 await self.writer.run(self._save_clock)
+
+    async def _tell_expired(self, told: tuple[str, ...]) -> tuple[str, ...]:
+        """Raise an alarm when a document has expired that all news hang on; return what has been told."""
+        found = await self.writer.run(lambda: expired(self.documents, self.trust, self.clock.at_least_s()))
+        for each in set(found) - set(told):
+            log.error("trust.expired", document=each)
+            await self.recorder.event("trust.expired", Precedence.PRIORITY, (("document", each),))
+        return found
 
     async def _write_ledger(self) -> None:
         while True:
@@ -358,30 +364,3 @@ class Edge:
         if wall_s is None:
             return None
         return period_of(int(wall_s))
-
-
-def _load_clock(settings: Settings) -> Clock:
-    boot = kernel_boot_id()
-    same_boot = settings.get_int(_CLOCK_BOOT) == boot
-    offset_s = settings.get_int(_CLOCK_OFFSET) / 1000 if same_boot else None
-    return Clock(boot=boot, floor_s=settings.get_int(_CLOCK_FLOOR), offset_s=offset_s)
-
-
-def _load_trust(documents: Documents, enrolment: Enrolment, clock: Clock) -> TrustedSet:
-    root = documents.current(DocumentKind.ROOT)
-    if root is None:
-        raise LocalError("the trusted root is gone from the database: run `digitruck-edge join` with a new code")
-    highest: dict[tuple[DocumentKind, str], Trusted] = {}
-    for kind in (DocumentKind.DELEGATION, DocumentKind.DESIRED, DocumentKind.CONFIG, DocumentKind.ROLLOUT):
-        for name in documents.names(kind):
-            held = documents.current(kind, name)
-            if held is not None:
-                highest[(kind, name)] = Trusted(held.version, held.digest)
-    trust = TrustedSet(root.signed, truck=enrolment.truck, group=enrolment.group, highest=highest)
-    delegation = documents.current(DocumentKind.DELEGATION)
-    if delegation is not None:
-        try:
-            trust.accept_delegation(delegation.signed, clock.at_least_s())
-        except PeerError as error:
-            log.warning("delegation.unusable", reason=str(error))
-    return trust

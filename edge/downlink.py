@@ -11,17 +11,18 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from functools import partial
 
 import structlog
 from aiocoap.numbers import codes
 
-from edge.clock import Clock
+from edge.believed import Wanted, read_held, read_wanted
+from edge.clock import Clock, save_new_floor
 from edge.link_errors import LinkDownError, RefusedError, SessionLostError
 from edge.uplink import Contact, Uplink
 from protocol import cose
-from protocol.documents import Config, D, Delegation, Desired, DesiredEntry, Document, Rollout, Root, parse_document
-from protocol.errors import DigitruckError, PeerError, RollbackError, UntrustedError
+from protocol.documents import BYTES_MAX, Delegation, Desired, DesiredEntry, Document, Rollout
+from protocol.errors import DigitruckError, MalformedError, PeerError, RollbackError, UntrustedError
 from protocol.messages import Receipt
 from protocol.numbers import (
     DESIRED_DIGEST_BYTES,
@@ -42,6 +43,8 @@ _RETRY_FIRST_S, _RETRY_MAX_S = 5.0, 600.0
 _TRIES_A_LINK = 3
 # A desired state that was not believed is asked for again only after a while: each try costs its bytes.
 _REFUSED_PAUSE_S = 3_600.0
+# What a truck tells a gateway that lost it goes in one datagram; IP may cut it, but not into too many.
+_TOLD_BYTES_MAX = 16_384
 # A rollout comes before the manifest that it names, a root before all that its keys sign.
 _ORDER = {
     each: at
@@ -58,15 +61,6 @@ _ORDER = {
 }
 
 FetchObject = Callable[[bytes, int, Precedence, str], Awaitable[bytes]]
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What the trusted documents ask of this truck: a configuration (and its digest), rollouts, signed manifests."""
-
-    config: tuple[bytes, Config] | None
-    rollouts: tuple[Rollout, ...]
-    manifests: dict[bytes, bytes]
 
 
 class Downlink:
@@ -144,7 +138,7 @@ class Downlink:
 
     async def wanted(self) -> Wanted:
         """Return what the documents that are trusted now ask for."""
-        return await self._writer.run(lambda: read_wanted(self._documents, self._trust.truck or ""))
+        return await self._writer.run(lambda: read_wanted(self._documents, self._trust))
 
     async def _held(self, digest: bytes) -> TrustedDocument | None:
         return await self._writer.run(lambda: self._documents.by_digest(digest))
@@ -167,6 +161,7 @@ class Downlink:
             if entry.document is DocumentKind.ROLLOUT:
                 named = await self._manifests_named(desired)
         await self._writer.run(lambda: self._forget_manifests(named))
+        await self._tell_what_is_newer(desired)
         digest = cose.digest(signed)
         self._reported = digest[:DESIRED_DIGEST_BYTES]
         outcome = Outcome.APPLIED if not refused else Outcome.HELD
@@ -186,16 +181,53 @@ class Downlink:
 
     async def _learn_roots(self, signed: bytes) -> bool:
         """Follow the chain of roots that an unverified desired state names; each must follow the one before."""
-        claimed = _read(signed, Desired)
+        claimed = read_held(signed, Desired)
         if claimed.truck != self._trust.truck:
             return False
         learnt = False
         for entry in sorted(claimed.entries, key=lambda each: each.version):
             if entry.document is DocumentKind.ROOT and entry.version > self._trust.root.version:
-                root = await self._bring(entry)
-                await self._persist(self._trust.update_root(root), root)
+                await self._follow(await self._bring(entry))
                 learnt = True
         return learnt
+
+    async def _follow(self, signed: bytes) -> None:
+        """Take the next root; with gateway keys that it takes away goes what their holder may have told."""
+        before, root = self._trust.root, self._trust.check_root(signed)
+        freshness_changes = root.gateway != before.gateway
+        exchange_changes = root.exchange != before.exchange
+        now_s = root.issued_s if freshness_changes or exchange_changes else self._clock.at_least_s()
+
+        def persist() -> None:
+            if freshness_changes:
+                # Fast-forward recovery: the versions that stolen keys reached are void (TUF 5.3.11).
+                self._documents.forget_versions((DocumentKind.DESIRED,))
+            if freshness_changes or exchange_changes:
+                # And so is the time. It is not earlier than when people signed this root.
+                save_new_floor(self._documents.settings, now_s)
+            self._documents.put_trusted(root.kind, "", root.version, cose.digest(signed), signed, now_s)
+
+        await self._writer.run(persist)
+        self._trust.update_root(signed)
+        if freshness_changes or exchange_changes:
+            self._clock.begin_anew(now_s)
+        if exchange_changes:
+            for link in self._uplink.links.values():
+                link.end_session()
+
+    async def _tell_what_is_newer(self, desired: Desired) -> None:
+        """Send a gateway that lost roots or the role table (it was restored) those that this truck has."""
+        for kind in (DocumentKind.ROOT, DocumentKind.DELEGATION):
+            named = max((each.version for each in desired.entries if each.document is kind), default=0)
+            if kind is DocumentKind.ROOT and not named:
+                continue  # no gateway is without a root
+            for held in await self._writer.run(partial(self._documents.newer, kind, named)):
+                log.warning("gateway.behind", kind=kind.name.lower(), version=held.version, gateway_version=named)
+                if len(held.signed) <= _TOLD_BYTES_MAX:
+                    try:
+                        await self._request(codes.POST, held.signed, ())
+                    except RefusedError as refusal:
+                        log.warning("document.not_taken", kind=kind.name.lower(), reason=str(refusal))
 
     async def _manifests_named(self, desired: Desired) -> set[bytes]:
         named = set()
@@ -203,7 +235,7 @@ class Downlink:
             if entry.document is DocumentKind.ROLLOUT:
                 held = await self._held(entry.digest)
                 newest = None if held is None else await self._newest(held)
-                if newest is not None and (manifest := _read(newest.signed, Rollout).manifest) is not None:
+                if newest is not None and (manifest := read_held(newest.signed, Rollout).manifest) is not None:
                     named.add(manifest)
         return named
 
@@ -211,8 +243,7 @@ class Downlink:
         now_s = self._clock.at_least_s()
         if entry.document is DocumentKind.ROOT:
             if entry.version > self._trust.root.version:
-                root = await self._bring(entry)
-                await self._persist(self._trust.update_root(root), root)
+                await self._follow(await self._bring(entry))
             return
         if entry.document is DocumentKind.MANIFEST and entry.digest not in named:
             raise UntrustedError("no rollout that is trusted names this manifest")
@@ -231,6 +262,8 @@ class Downlink:
             await self._receipt(document.kind, entry.digest, Outcome.APPLIED, "", document.version, "")
 
     async def _bring(self, entry: DesiredEntry) -> bytes:
+        if entry.size > BYTES_MAX[entry.document]:
+            raise MalformedError(f"a {entry.document.name.lower()} of {entry.size} bytes: it has less")
         if entry.size <= DOCUMENT_INLINE_BYTES_MAX:
             query = base64.urlsafe_b64encode(entry.digest).decode().rstrip("=")
             signed = await self._get((query,))
@@ -241,7 +274,11 @@ class Downlink:
         return signed
 
     async def _get(self, query: tuple[str, ...]) -> bytes:
-        """Get a small document over the best link that may carry it now."""
+        """Get a small document."""
+        return await self._request(codes.GET, b"", query)
+
+    async def _request(self, code: codes.Code, payload: bytes, query: tuple[str, ...]) -> bytes:
+        """Ask for a document, or tell one, over the best link that may carry it now."""
         last: Exception = LinkDownError("no link may be used now")
         for link in sorted(self._uplink.links.values(), key=lambda each: each.price):
             if not self._uplink.may(link, Precedence.PRIORITY):
@@ -249,9 +286,9 @@ class Downlink:
             for _ in range(_TRIES_A_LINK):
                 try:
                     answered = await link.request(
-                        codes.GET,
+                        code,
                         PATH_DOCUMENT,
-                        b"",
+                        payload,
                         precedence=Precedence.PRIORITY,
                         cause="document",
                         timeout_s=min(_REQUEST_TIMEOUT_S, 3 * (link.rtt_s or 2.0) + 1.0),
@@ -275,24 +312,15 @@ class Downlink:
             # Its rollout's version counts, not its own: an operator may go back to an older manifest on purpose.
             name = digest.hex()
         now_s = self._clock.at_least_s()
-
-        def persist() -> None:
-            if isinstance(document, Root) and self._changes_gateway(document):
-                # Fast-forward recovery: the versions that stolen gateway keys reached are void (TUF 5.3.11).
-                self._documents.forget_versions((DocumentKind.DESIRED,))
-            self._documents.put_trusted(kind, name, version, digest, signed, now_s)
-
-        await self._writer.run(persist)
+        await self._writer.run(
+            partial(self._documents.put_trusted, kind, name, version, digest, signed, now_s=now_s),
+        )
 
     def _forget_manifests(self, named: set[bytes]) -> None:
         """Drop the manifests that no rollout names any more: there would be more of them with every update."""
         for name in self._documents.names(DocumentKind.MANIFEST):
             if bytes.fromhex(name) not in named:
                 self._documents.remove(DocumentKind.MANIFEST, name)
-
-    def _changes_gateway(self, root: Root) -> bool:
-        before = self._documents.current(DocumentKind.ROOT)
-        return before is not None and _read(before.signed, Root).gateway != root.gateway
 
     async def _receipt(
         self, kind: DocumentKind, digest: bytes, outcome: Outcome, name: str, version: int, reason: str
@@ -308,38 +336,3 @@ class Downlink:
             time_ms=0 if wall_s is None else int(wall_s * 1000),
         )
         await self._send_receipt(receipt)
-
-
-def read_wanted(documents: Documents, truck: str) -> Wanted:
-    """Return what the newest trusted desired state of `truck` asks for, as far as its documents are held."""
-    desired = documents.current(DocumentKind.DESIRED, truck)
-    entries = _read(desired.signed, Desired).entries if desired is not None else ()
-    held = [found for entry in entries if (found := documents.by_digest(entry.digest)) is not None]
-    config = next((each for each in held if each.kind is DocumentKind.CONFIG), None)
-    rollouts: dict[str, Rollout] = {}
-    for each in held:
-        newest = documents.current(each.kind, each.name) if each.kind is DocumentKind.ROLLOUT else None
-        if newest is None:
-            continue
-        rollout = _read(newest.signed, Rollout)
-        known = rollouts.get(rollout.bundle)
-        # Two for one bundle would undo each other for ever: the one that was signed last holds.
-        if known is None or (rollout.issued_s, rollout.version) > (known.issued_s, known.version):
-            rollouts[rollout.bundle] = rollout
-    return Wanted(
-        _newest_config(documents, config),
-        tuple(rollouts.values()),
-        {each.digest: each.signed for each in held if each.kind is DocumentKind.MANIFEST},
-    )
-
-
-def _newest_config(documents: Documents, named: TrustedDocument | None) -> tuple[bytes, Config] | None:
-    """Return the newest version of the configuration that is named, or the one signed last while none is named."""
-    names = documents.names(DocumentKind.CONFIG) if named is None else (named.name,)
-    found = [held for name in names if (held := documents.current(DocumentKind.CONFIG, name)) is not None]
-    configs = [(held.digest, _read(held.signed, Config)) for held in found]
-    return max(configs, key=lambda each: (each[1].issued_s, each[1].version), default=None)
-
-
-def _read(signed: bytes, kind: type[D]) -> D:
-    return parse_document(signed, kind)[0]

@@ -21,6 +21,7 @@ from edge.link import Link
 from edge.link_errors import LinkDownError, RefusedError, SessionLostError
 from edge.spending import Unmetered
 from protocol import cose
+from protocol.documents import ExchangeKey
 from protocol.errors import DigitruckError, UntrustedError
 from protocol.joincode import JoinCode
 from protocol.messages import Enrolled, EnrolRequest, enrol_proof
@@ -67,7 +68,7 @@ async def _join_over(settings: LinkSettings, code: JoinCode, keys: Keys) -> tupl
         settings,
         keys=keys,
         gateways=code.addresses,
-        gateway_key=code.gateway_key,
+        gateway_keys=lambda: (ExchangeKey(code.key_number, code.gateway_key),),
         contexts=None,
         spending=Unmetered(),
         monotonic=boottime,
@@ -89,7 +90,7 @@ async def _join_over(settings: LinkSettings, code: JoinCode, keys: Keys) -> tupl
     if cose.digest(root) != code.root:
         raise UntrustedError("the gateway sent another root than the code pins: ask the operator for a new code")
     addresses = code.addresses
-    return Enrolment(code.truck, answer.group, addresses, code.gateway_key, code.root), root
+    return Enrolment(code.truck, answer.group, addresses, code.gateway_key, code.root, code.key_number), root
 
 
 async def _ask_again(link: Link, ask: EnrolRequest, refusal: RefusedError) -> Enrolled:

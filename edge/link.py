@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 
@@ -24,8 +25,9 @@ from edge.config import LinkSettings
 from edge.identity import Keys
 from edge.link_errors import LinkDownError, RefusedError, SessionLostError
 from edge.spending import Spending, Unmetered
+from protocol.documents import ExchangeKey
 from protocol.edhoc import Initiator
-from protocol.errors import BudgetExceededError
+from protocol.errors import BudgetExceededError, SignatureError
 from protocol.numbers import OSCORE_REKEY_AFTER, PATH_EXCHANGE, Precedence
 from protocol.oscore import InitiatingContext, LinkContext, Secrets
 from store.coapcontext import MeteredContext, client_context
@@ -66,24 +68,23 @@ class Link:
         *,
         keys: Keys,
         gateways: tuple[str, ...],
-        gateway_key: bytes,
+        gateway_keys: Callable[[], Sequence[ExchangeKey]],
         contexts: Contexts | None,
         spending: Spending | Unmetered,
         monotonic: Callable[[], float],
     ) -> None:
-        """`contexts` None: a truck that joins, whose session ends with that."""
+        """`gateway_keys` gives those that are believed now; `contexts` None: a truck that joins, whose session ends."""
         self.settings = settings
         self.name = settings.name
         self.usable = True
-        self.down_since = 0.0
-        self.rests_until = 0.0
+        self.down_since = self.rests_until = 0.0
         self.last_contact: float | None = None
         self.rtt_s: float | None = None
         self.price = settings.price_per_mb
         self._keys = keys
         self._gateways = settings.gateways or gateways
         self._gateway_at = 0
-        self._gateway_key = gateway_key
+        self._gateway_keys = gateway_keys
         self._contexts = contexts
         self._monotonic = monotonic
         self._spending = spending
@@ -93,8 +94,7 @@ class Link:
         self._socket_lock = asyncio.Lock()
         self._session: LinkContext | None = None
         self._opening = asyncio.Lock()
-        self._handshake_failed_at = -1.0
-        self._rekey_after = 0.0
+        self._handshake_failed_at, self._rekey_after = -1.0, 0.0
         self._rekey_pause_s = _REKEY_PAUSE_S
         self._resolved: dict[str, tuple[str, float]] = {}
         self._silent_contacts = 0
@@ -169,11 +169,15 @@ class Link:
             return False
         self._rekey_after = now + self._rekey_pause_s
         self._rekey_pause_s = min(_REKEY_PAUSE_MAX_S, 2 * self._rekey_pause_s)
+        self.end_session()
+        log.warning("session.lost", link=self.name, gateway=self.gateway, reason=reason)
+        return True
+
+    def end_session(self) -> None:
+        """Forget the session: it may have been made with a key of the gateway's that is not believed any more."""
         self._session = None
         if self._contexts is not None:
             self._contexts.drop(self.name)
-        log.warning("session.lost", link=self.name, gateway=self.gateway, reason=reason)
-        return True
 
     async def join(self, *, again: bool = False) -> bytes:
         """Run EDHOC as a truck that the gateway does not know yet, or `again` as one that it should know by now.
@@ -364,26 +368,31 @@ class Link:
         return lambda below: contexts.reserve(stored.id, below)
 
     async def _handshake(self, *, joining: bool) -> None:
-        initiator = Initiator(self._keys.edhoc, self._gateway_key, link=self.name, joining=joining)
-        first = initiator.message_1()
-        wait_s = _HANDSHAKE_FIRST_S
+        """Make a session with a gateway that proves one of the keys that are believed; in a rotation there are two."""
+        *others, last = self._gateway_keys()
+        for key in others:
+            with suppress(SignatureError):
+                return await self._handshake_for(key, joining)
+        return await self._handshake_for(last, joining)
+
+    async def _handshake_for(self, key: ExchangeKey, joining: bool) -> None:
+        initiator = Initiator(self._keys.edhoc, key.key, link=self.name, joining=joining, number=key.number)
+        first, wait_s = initiator.message_1(), _HANDSHAKE_FIRST_S
+        cost = (Precedence.PRIORITY, "handshake", len(first), _MESSAGE_2_BYTES)
         for _ in range(_HANDSHAKE_TRIES):
             message = Message(code=codes.POST, transport_tuning=Unreliable, uri_path=[PATH_EXCHANGE], payload=first)
             message.remote = await self._remote()
             pause_s = wait_s * random.uniform(1.0, 1.3)  # noqa: S311 - it only spreads retransmissions
             try:
-                response = await self._exchange(
-                    message, pause_s, Precedence.PRIORITY, "handshake", len(first), _MESSAGE_2_BYTES
-                )
+                response = await self._exchange(message, pause_s, *cost)
             except LinkDownError:
                 wait_s *= 2
                 continue
             if not response.code.is_successful():
                 raise RefusedError(str(response.code), "the handshake was refused")
             message_3, secrets = initiator.finish(response.payload)
-            self._session = InitiatingContext(
-                secrets, message_3, first_sequence=0, reserve=self._made_durable(secrets), echo=None
-            )
+            reserve = self._made_durable(secrets)
+            self._session = InitiatingContext(secrets, message_3, first_sequence=0, reserve=reserve, echo=None)
             log.info("session.started", link=self.name, gateway=self.gateway)
             return
         self._handshake_failed_at = self._monotonic()

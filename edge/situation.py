@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edge.believed import expired
 from edge.pages import ServedBundle
 from edge.status import (
     ClockStatus,
@@ -41,6 +42,7 @@ class Situation:
         self._installed: tuple[Installed, ...] = ()
         self._state_bytes = 0
         self._free_bytes = 0
+        self._expired: tuple[str, ...] = ()
         self._changed = asyncio.Event()
 
     def touch(self) -> None:
@@ -70,6 +72,7 @@ class Situation:
         )
         self._state_bytes = await edge.writer.run(edge.state.used_bytes)
         self._installed = await asyncio.to_thread(edge.installer.installed)
+        self._expired = await edge.writer.run(lambda: expired(edge.documents, edge.trust, edge.clock.at_least_s()))
         self._free_bytes = (await asyncio.to_thread(shutil.disk_usage, edge.installer.root)).free
 
     def status(self) -> EdgeStatus:
@@ -97,6 +100,7 @@ class Situation:
                 )
                 for each in edge.health()
             ),
+            expired=self._expired,
         )
 
     def active(self, name: str) -> Path | None:

@@ -101,6 +101,7 @@ class EdgeStatus:
     disk: DiskStatus
     last_contact_age_s: float | None = None
     collectors: tuple[CollectorStatus, ...] = ()
+    expired: tuple[str, ...] = ()  # of root, delegation, desired: while one is, nothing new is believed
 
 
 def render_status(status: EdgeStatus) -> str:
@@ -113,6 +114,7 @@ def render_status(status: EdgeStatus) -> str:
         f"disk          queues {_share(status.disk.state_bytes, status.disk.state_bytes_max)}, "
         f"content {_share(status.disk.content_bytes, status.disk.content_bytes_max)}, "
         f"free {format_bytes(status.disk.free_bytes)}",
+        *([f"trust         expired: {', '.join(status.expired)}; tell an operator"] if status.expired else []),
         "",
     ]
     lines += _table(

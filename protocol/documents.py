@@ -18,10 +18,16 @@ from protocol.errors import MalformedError
 from protocol.numbers import (
     BUNDLE_BYTES_MAX,
     BUNDLE_FILES_MAX,
+    CONFIG_BYTES_MAX,
     CONTEXT_DOCUMENT,
+    DELEGATION_BYTES_MAX,
+    DESIRED_BYTES_MAX,
     DOCUMENT_BYTES_MAX,
     DOCUMENT_ITEMS_MAX,
+    EXCHANGE_KEYS,
     PATH_CHARS_MAX,
+    ROLLOUT_BYTES_MAX,
+    ROOT_BYTES_MAX,
     DocumentKind,
 )
 from protocol.wire import Digest, Name, PublicKey, Text, Uint, WireArray, WireMap, convert
@@ -47,13 +53,25 @@ class RoleKeys(WireArray, frozen=True):
     keys: Annotated[tuple[PublicKey, ...], Meta(min_length=1, max_length=16)]
 
 
+class ExchangeKey(WireArray, frozen=True):
+    """One EDHOC key of the gateway: its number, and the x coordinate of its P-256 public key (32 bytes)."""
+
+    number: Annotated[int, Meta(ge=0, le=EXCHANGE_KEYS - 1)]
+    key: Annotated[bytes, Meta(min_length=32, max_length=32)]
+
+
 class Root(Document, frozen=True):
-    """The anchor of trust: the root role's own keys, each new version signed by the old and the new threshold."""
+    """The anchor of trust: the root role's own keys, each new version signed by the old and the new threshold.
+
+    `exchange` are the EDHOC keys that trucks believe of a gateway, in the order in which they try them. None: the one
+    that came with the enrolment code.
+    """
 
     kind: ClassVar = DocumentKind.ROOT
-    labels: ClassVar = Document.base_labels | {"root": 10, "gateway": 11}
+    labels: ClassVar = Document.base_labels | {"root": 10, "gateway": 11, "exchange": 12}
     root: RoleKeys
     gateway: RoleKeys
+    exchange: Annotated[tuple[ExchangeKey, ...], Meta(max_length=4)] = ()
 
 
 class PublisherRole(WireArray, frozen=True):
@@ -192,6 +210,15 @@ class Desired(Document, frozen=True):
     entries: Annotated[tuple[DesiredEntry, ...], Meta(max_length=1_024)] = ()
 
 
+# Payload and signatures; `protocol.numbers` says why each kind has its own.
+BYTES_MAX: dict[DocumentKind, int] = {
+    DocumentKind.ROOT: ROOT_BYTES_MAX,
+    DocumentKind.DELEGATION: DELEGATION_BYTES_MAX,
+    DocumentKind.CONFIG: CONFIG_BYTES_MAX,
+    DocumentKind.MANIFEST: DOCUMENT_BYTES_MAX,
+    DocumentKind.ROLLOUT: ROLLOUT_BYTES_MAX,
+    DocumentKind.DESIRED: DESIRED_BYTES_MAX,
+}
 _KINDS: dict[DocumentKind, type[Document]] = {
     each.kind: each for each in (Root, Delegation, Config, Manifest, Rollout, Desired)
 }
@@ -217,6 +244,8 @@ def read_document(payload: bytes) -> Document:
     if not isinstance(fields, dict):
         raise MalformedError("a document is a map")
     kind = convert(fields.get(1), DocumentKind)
+    if len(payload) > BYTES_MAX[kind]:
+        raise MalformedError(f"a {kind.name.lower()} has at most {BYTES_MAX[kind]} bytes")
     return _KINDS[kind].from_fields(fields)
 
 

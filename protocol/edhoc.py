@@ -2,7 +2,8 @@
 
 One handshake gives one OSCORE context for one link of a truck. Credentials are CWT Claims Sets that carry only a
 public key; a truck sends its own by value when it joins (the gateway cannot know it yet) and by a 6-byte reference
-after. The gateway's reference is one byte, always the same: a truck was given one gateway key and believes no other.
+after. The gateway's reference is one byte, always the same: a truck knows which key it expects, and believes no other.
+While a gateway's key is rotated there are two, with numbers: C_I, which a truck needs for nothing else, says which one.
 The link's name travels encrypted in message_3. lakers draws its ephemeral keys itself: that entropy is the one that
 does not come in as an argument here.
 
@@ -23,13 +24,12 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurv
 
 from protocol import cbor, cose
 from protocol.errors import MalformedError, PeerError, SignatureError
-from protocol.numbers import EAD_LINK
+from protocol.numbers import EAD_LINK, EXCHANGE_KEYS
 from protocol.oscore import Secrets
 from protocol.wire import Name, convert
 
 _KID_BYTES = 6
 _GATEWAY_KID = b"\x00"
-_OWN_IDENTIFIER = b"\x00"  # a truck only receives responses, which its requests' tokens already tell apart
 _MESSAGE_BYTES_MAX = 256
 _SECRET_BYTES, _SALT_BYTES = 16, 8
 _POINT_BYTES, _TAG_BYTES = 32, 8
@@ -87,10 +87,12 @@ def credential_kid(ccs: bytes) -> bytes:
 
 
 class Initiator:
-    """The truck's side of one handshake."""
+    """The truck's side of one handshake; `number` is that of the gateway's key."""
 
-    def __init__(self, key: EdhocKey, gateway_public: bytes, *, link: str, joining: bool) -> None:
+    def __init__(self, key: EdhocKey, gateway_public: bytes, *, link: str, joining: bool, number: int = 0) -> None:
         self._key = key
+        # A truck only receives responses, which its requests' tokens already tell apart.
+        self._identifier = bytes([number])
         self._peer = gateway_credential(gateway_public)
         self._link = link
         self._transfer = lakers.CredentialTransfer.ByValue if joining else lakers.CredentialTransfer.ByReference
@@ -98,18 +100,28 @@ class Initiator:
 
     def message_1(self) -> bytes:
         """Return the payload of the first POST: `true`, then message_1 (RFC 9528 appendix A.2.1)."""
-        return b"\xf5" + bytes(self._lakers.prepare_message_1(_OWN_IDENTIFIER, None))
+        return b"\xf5" + bytes(self._lakers.prepare_message_1(self._identifier, None))
 
     def finish(self, message_2: bytes) -> tuple[bytes, Secrets]:
         """Verify the gateway's answer and return message_3 with the secrets; raise `SignatureError`."""
         _check_message_2(message_2)
-        with _refusing(SignatureError, "the gateway did not prove to hold the key that this truck was enrolled with"):
+        with _refusing(SignatureError, "the gateway did not prove to hold the key that this truck knows"):
             peer_identifier, _, _ = self._lakers.parse_message_2(message_2)
             self._lakers.verify_message_2(self._key.private, self._key.credential, self._peer)
             link = [lakers.EADItem(EAD_LINK, False, self._link.encode())]
             message_3, _ = self._lakers.prepare_message_3(self._transfer, link)
             self._lakers.completed_without_message_4()
-        return bytes(message_3), _secrets(self._lakers, sender_id=bytes(peer_identifier), recipient_id=_OWN_IDENTIFIER)
+        sender_id = bytes(peer_identifier)
+        return bytes(message_3), _secrets(self._lakers, sender_id=sender_id, recipient_id=self._identifier)
+
+
+def expected_key(payload: bytes) -> int:
+    """Return the number of the gateway key that a first POST expects (C_I of message_1); raise `MalformedError`."""
+    if not 2 <= len(payload) <= _MESSAGE_BYTES_MAX:
+        raise MalformedError("not an EDHOC message_1")
+    at = _end_of_point(payload[1:]) + 1
+    # Any other identifier is that of a stack which knows of one key only.
+    return payload[at] if payload[at] < EXCHANGE_KEYS else 0
 
 
 class Responder:
@@ -125,7 +137,8 @@ class Responder:
         """Return message_2 for a first POST; `identifier` becomes the kid of the truck's requests."""
         if not 2 <= len(payload) <= _MESSAGE_BYTES_MAX or payload[:1] != b"\xf5":
             raise MalformedError("not an EDHOC message_1")
-        _check_point(_point_of_message_1(payload[1:]))
+        end = _end_of_point(payload[1:])
+        _check_point(payload[1 + end - _POINT_BYTES : 1 + end])
         with _refusing(MalformedError, "an EDHOC message_1 of another method or suite"):
             peer_identifier, _ = self._lakers.process_message_1(payload[1:])
             message_2 = self._lakers.prepare_message_2(lakers.CredentialTransfer.ByReference, identifier, None)
@@ -199,15 +212,15 @@ def _check_point(x: bytes) -> None:
         raise MalformedError("an EDHOC key that is no point of its curve") from error
 
 
-def _point_of_message_1(message_1: bytes) -> bytes:
-    """Return G_X of message_1 = (METHOD, SUITES_I, G_X, C_I, ...), a CBOR sequence (RFC 9528 section 5.2.1)."""
+def _end_of_point(message_1: bytes) -> int:
+    """Return where G_X of message_1 = (METHOD, SUITES_I, G_X, C_I, ...), a CBOR sequence, ends (RFC 9528 5.2.1)."""
     at = 1
     suites = message_1[1] - 0x80 if len(message_1) > 1 and 0x80 <= message_1[1] <= 0x80 + _SUITES_MAX else None
     at += 1 if suites is None else 1 + suites
     end = at + len(_BYTES_32) + _POINT_BYTES
     if len(message_1) <= end or message_1[at : at + len(_BYTES_32)] != _BYTES_32:
         raise MalformedError("an EDHOC message_1 of another method or suite")
-    return message_1[end - _POINT_BYTES : end]
+    return end
 
 
 def _check_message_2(message_2: bytes) -> None:

@@ -14,7 +14,7 @@ from msgspec import Meta
 
 from protocol import cose
 from protocol.errors import MalformedError, PeerError
-from protocol.numbers import ADDRESSES_MAX, ENROL_SECRET_BYTES
+from protocol.numbers import ADDRESSES_MAX, ENROL_SECRET_BYTES, EXCHANGE_KEYS
 from protocol.wire import Digest, Name, WireArray
 
 PREFIX = "DT1-"
@@ -25,13 +25,17 @@ Address = Annotated[str, Meta(pattern=r"^(\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9.-]{
 
 
 class JoinCode(WireArray, frozen=True):
-    """What an enrolment code says. `gateway_key` is the 32-byte x coordinate of the gateway's P-256 EDHOC key."""
+    """What an enrolment code says. `gateway_key` is the 32-byte x coordinate of the gateway's P-256 EDHOC key.
+
+    `key_number` is that key's; a code of before keys had numbers names the first, 0.
+    """
 
     truck: Name
     addresses: Annotated[tuple[Address, ...], Meta(min_length=1, max_length=ADDRESSES_MAX)]
     secret: Annotated[bytes, Meta(min_length=ENROL_SECRET_BYTES, max_length=ENROL_SECRET_BYTES)]
     gateway_key: Annotated[bytes, Meta(min_length=32, max_length=32)]
     root: Digest
+    key_number: Annotated[int, Meta(ge=0, le=EXCHANGE_KEYS - 1)] = 0
 
     def text(self) -> str:
         """Return the code as text: a prefix, then base32 of the encoding and a short check against typing errors."""

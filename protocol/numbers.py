@@ -39,6 +39,8 @@ CONTEXT_ENROL: Final = "digitruck/enrol/1"
 # EDHOC (RFC 9528): an external authorization data item of ours in message_3 names the link; negative labels are
 # not used on the wire by lakers, so a private positive one is taken.
 EAD_LINK: Final = 28
+# A gateway's EDHOC keys are numbered, and C_I, which is one byte anyway, says which of them a truck expects.
+EXCHANGE_KEYS: Final = 24
 
 # OSCORE (RFC 8613).
 OSCORE_KID_BYTES: Final = 3  # 16 million (truck, link) pairs; each byte is paid on every request
@@ -75,6 +77,15 @@ REFUSED_IN_ACK_MAX: Final = 64
 DOCUMENT_BYTES_MAX: Final = 8 * 1024 * 1024
 DOCUMENT_ITEMS_MAX: Final = 400_000
 DOCUMENT_INLINE_BYTES_MAX: Final = 1_024  # larger ones are fetched in pieces
+# What a kind of document can need at most: the size that an unverified desired state names is not taken at its word.
+ROOT_BYTES_MAX: Final = 8 * 1024
+DELEGATION_BYTES_MAX: Final = 512 * 1024
+CONFIG_BYTES_MAX: Final = 512 * 1024
+ROLLOUT_BYTES_MAX: Final = 64 * 1024
+DESIRED_BYTES_MAX: Final = 64 * 1024
+# A stolen key must not use up a document's versions: beyond the free ones they only rise by steps.
+VERSION_FREE_MAX: Final = 1 << 40
+VERSION_STEP_MAX: Final = 1 << 20
 SIGNATURES_MAX: Final = 16
 BUNDLE_FILES_MAX: Final = 100_000
 BUNDLE_BYTES_MAX: Final = 1 << 40

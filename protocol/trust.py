@@ -31,7 +31,7 @@ from protocol.documents import (
     parse_document,
 )
 from protocol.errors import ExpiredError, RollbackError, SignatureError, UntrustedError
-from protocol.numbers import DocumentKind
+from protocol.numbers import VERSION_FREE_MAX, VERSION_STEP_MAX, DocumentKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +63,7 @@ class TrustedSet:
         self.group = group
         self.root = root
         self.delegation: Delegation | None = None
+        self._delegation_signed = b""
         self._highest: dict[HighestKey, Trusted] = dict(highest or {})
         self._note(root, root_signed, "")
 
@@ -71,19 +72,34 @@ class TrustedSet:
         """The highest trusted versions, to be persisted."""
         return dict(self._highest)
 
-    def update_root(self, signed: bytes) -> Root:
-        """Accept the next root: one version higher, signed by the old and the new threshold (TUF 5.3.4-5.3.5)."""
+    def check_root(self, signed: bytes) -> Root:
+        """Check the next root: one version higher, signed by the old and the new threshold (TUF 5.3.4-5.3.5)."""
         root, parts = parse_document(signed, Root)
         if root.version != self.root.version + 1:
             raise RollbackError(f"root version {root.version} does not follow version {self.root.version}")
         _check_threshold(parts, [self.root.root], DocumentKind.ROOT)
         _check_threshold(parts, [root.root], DocumentKind.ROOT)
+        return root
+
+    def update_root(self, signed: bytes) -> Root:
+        """Accept the next root, and forget what hung on keys that it takes away."""
+        root = self.check_root(signed)
         if root.gateway != self.root.gateway:
             # Fast-forward recovery: new gateway keys make the versions that stolen ones reached void (TUF 5.3.11).
             self._highest = {key: seen for key, seen in self._highest.items() if key[0] != DocumentKind.DESIRED}
         self.root = root
         self._note(root, signed, "")
+        if self.delegation is not None and not self._is_delegated(self._delegation_signed):
+            # The role table of root keys that are gone ends with them, also before the next one is here.
+            self.delegation = None
         return root
+
+    def _is_delegated(self, signed: bytes) -> bool:
+        try:
+            _check_threshold(cose.parse(signed), [self.root.root], DocumentKind.DELEGATION)
+        except SignatureError:
+            return False
+        return True
 
     def accept_delegation(self, signed: bytes, now_s: int) -> Delegation:
         """Accept a role table signed by the root's threshold."""
@@ -92,7 +108,7 @@ class TrustedSet:
         self._check_version(document, signed, "")
         _check_expiry(self.root, now_s)
         _check_expiry(document, now_s)
-        self.delegation = document
+        self.delegation, self._delegation_signed = document, signed
         self._note(document, signed, "")
         return document
 
@@ -110,13 +126,13 @@ class TrustedSet:
     def accept_config(self, signed: bytes, now_s: int) -> Config:
         """Accept a configuration by an operator of the addressed trucks' group."""
         document, parts = parse_document(signed, Config)
-        self._check_operator(parts, document, now_s)
+        self._check_operator(parts, document, self._roles(now_s))
         return self._finish(document, signed, _addressee_name(document), now_s)
 
     def accept_rollout(self, signed: bytes, now_s: int) -> Rollout:
         """Accept a rollout by an operator of the addressed trucks' group."""
         document, parts = parse_document(signed, Rollout)
-        self._check_operator(parts, document, now_s)
+        self._check_operator(parts, document, self._roles(now_s))
         return self._finish(document, signed, f"{document.bundle}@{_addressee_name(document)}", now_s)
 
     def accept_manifest(self, signed: bytes, now_s: int, *, named: bytes | None = None) -> Manifest:
@@ -128,10 +144,7 @@ class TrustedSet:
         if named is not None and cose.digest(signed) != named:
             raise UntrustedError("this is not the manifest that the rollout names")
         document, parts = parse_document(signed, Manifest)
-        roles = [each.role for each in self._roles(now_s).publishers if document.name.startswith(each.prefix)]
-        if not roles:
-            raise UntrustedError(f"no publisher is delegated for bundles named {document.name}")
-        _check_threshold(parts, roles, DocumentKind.MANIFEST)
+        self._check_publisher(parts, document, self._roles(now_s))
         _check_expiry(document, now_s)
         return document
 
@@ -151,20 +164,44 @@ class TrustedSet:
             case DocumentKind.MANIFEST:
                 return self.accept_manifest(signed, now_s)
 
+    def check_signers(self, signed: bytes, kind: DocumentKind) -> None:
+        """Check who signed a config, rollout or manifest that was trusted before; raise `PeerError`.
+
+        Versions and expiry are not looked at: what is applied stays when it expires. But what only a revoked key
+        signed must not be begun any more. Without a role table nothing can be said, so nothing is refused.
+        """
+        if self.delegation is None:
+            return
+        if kind is DocumentKind.MANIFEST:
+            manifest, parts = parse_document(signed, Manifest)
+            self._check_publisher(parts, manifest, self.delegation)
+        elif kind is DocumentKind.CONFIG:
+            config, parts = parse_document(signed, Config)
+            self._check_operator(parts, config, self.delegation)
+        elif kind is DocumentKind.ROLLOUT:
+            rollout, parts = parse_document(signed, Rollout)
+            self._check_operator(parts, rollout, self.delegation)
+
     def _roles(self, now_s: int) -> Delegation:
         if self.delegation is None:
             raise UntrustedError("no delegation is trusted yet: nobody may sign configuration, rollouts or manifests")
         _check_expiry(self.delegation, now_s)
         return self.delegation
 
-    def _check_operator(self, parts: cose.Signed, document: Config | Rollout, now_s: int) -> None:
+    def _check_publisher(self, parts: cose.Signed, document: Manifest, table: Delegation) -> None:
+        roles = [each.role for each in table.publishers if document.name.startswith(each.prefix)]
+        if not roles:
+            raise UntrustedError(f"no publisher is delegated for bundles named {document.name}")
+        _check_threshold(parts, roles, DocumentKind.MANIFEST)
+
+    def _check_operator(self, parts: cose.Signed, document: Config | Rollout, table: Delegation) -> None:
         to = document.addressee
         if self.truck is not None and not to.includes(self.truck, self.group):
             raise UntrustedError(f"this {type(document).__name__.lower()} is for {_addressee_name(document)}")
         # On a truck the role must cover the truck's own group: an operator of another group cannot reach it by naming
         # it. A gateway (no truck) checks the addressed group, and trucks by name need an operator of all or of theirs.
         group = self.group if self.truck is not None else to.group
-        roles = [each.role for each in self._roles(now_s).operators if group is None or each.group in ("*", group)]
+        roles = [each.role for each in table.operators if group is None or each.group in ("*", group)]
         if not roles:
             raise UntrustedError(f"no operator is delegated for group {group}")
         _check_threshold(parts, roles, document.kind)
@@ -177,6 +214,11 @@ class TrustedSet:
 
     def _check_version(self, document: Document, signed: bytes, name: str) -> None:
         seen = self._highest.get((document.kind, name))
+        if document.kind is not DocumentKind.DESIRED:
+            # Those of a desired state begin anew with a root; nothing gives used up versions of the others back.
+            reached = max(VERSION_FREE_MAX, 0 if seen is None else seen.version)
+            if document.version > reached + VERSION_STEP_MAX:
+                raise UntrustedError(f"version {document.version} is too far above version {reached}")
         if seen is None:
             return
         if document.version < seen.version:

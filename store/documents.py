@@ -17,7 +17,7 @@ from store.database import SCHEMA_FLOOR, Database
 from store.errors import StoreError
 from store.settings import Settings
 
-# The current one and the one to go back to.
+# The current one and the one to go back to. Of roots, which are few and small, all: a gateway may have lost them.
 VERSIONS_KEPT = 2
 SCHEMA_NUMBERS = 1 << 16
 
@@ -60,6 +60,7 @@ class Documents:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.settings = Settings(database)
 
     def put_trusted(
         self, kind: DocumentKind, name: str, version: int, digest: bytes, signed: bytes, now_s: int = 0
@@ -81,6 +82,8 @@ class Documents:
             fields = {**key, "version": version, "digest": digest}
             self._database.insert("trusted", fields, conflict="REPLACE")
             self._database.insert("documents", {**fields, "signed": signed, "stored_s": now_s}, conflict="REPLACE")
+            if kind is DocumentKind.ROOT:
+                return True
             older = (
                 "kind = :kind AND name = :name AND version NOT IN (SELECT version FROM documents "
                 "WHERE kind = :kind AND name = :name ORDER BY version DESC LIMIT :kept)"
@@ -100,6 +103,20 @@ class Documents:
         """Return the highest version ever trusted of each name of a kind."""
         sql = "SELECT name, version FROM trusted WHERE kind = :kind ORDER BY name"
         return dict(self._database.rows(sql, {"kind": int(kind)}))
+
+    def trusted_versions(self) -> dict[tuple[DocumentKind, str], tuple[int, bytes]]:
+        """Return the highest version ever trusted of each kind and name, and its digest."""
+        rows = self._database.rows("SELECT kind, name, version, digest FROM trusted ORDER BY kind, name", {})
+        return {(DocumentKind(kind), name): (version, digest) for kind, name, version, digest in rows}
+
+    def newer(self, kind: DocumentKind, version: int) -> tuple[TrustedDocument, ...]:
+        """Return the documents held of a kind of which there is one name, above a version, oldest first."""
+        sql = (
+            "SELECT version, digest, signed FROM documents WHERE kind = :kind AND name = '' AND version > :version "
+            "ORDER BY version"
+        )
+        rows = self._database.rows(sql, {"kind": int(kind), "version": version})
+        return tuple(TrustedDocument(kind, "", *row) for row in rows)
 
     def current(self, kind: DocumentKind, name: str = "") -> TrustedDocument | None:
         """Return the newest document held, or None."""

@@ -18,10 +18,10 @@ from typing import Any
 from aiocoap.numbers import codes
 from msgspec import structs
 
+from edge.believed import Wanted, load_trust
 from edge.bundles import Bundles
 from edge.clock import Clock
-from edge.daemon import _load_trust
-from edge.downlink import Downlink, Wanted
+from edge.downlink import Downlink
 from edge.fetch import Fetch
 from edge.identity import Enrolment
 from edge.installer import Installer
@@ -138,6 +138,7 @@ class Gateway:
     version: int = 0
     signer: str = GATEWAY
     requests: list[tuple[str, bytes, tuple[str, ...]]] = field(default_factory=list)
+    told: list[bytes] = field(default_factory=list)
     override: dict[str, Callable[[bytes, tuple[str, ...]], bytes | None]] = field(default_factory=dict)
 
     def hold(self, *signed: bytes) -> None:
@@ -231,6 +232,7 @@ class ScriptedLink:
         self.silent = False
         self.timeouts_s: list[float] = []
         self.downs = 0
+        self.ended = 0
 
     async def request(
         self,
@@ -247,6 +249,9 @@ class ScriptedLink:
         """Answer as the gateway does; a silent one lets the (shortened) timeout pass."""
         self.timeouts_s.append(timeout_s)
         await asyncio.sleep(0)
+        if code == codes.POST and path == PATH_DOCUMENT:
+            self.gateway.told.append(payload)
+            return Answered(b"", 0.001)
         if self.silent:
             self.gateway.requests.append((path, payload, query))
             await asyncio.sleep(0.002)
@@ -264,6 +269,10 @@ class ScriptedLink:
 
     def session_lost(self) -> None:
         """Nothing to renew here."""
+
+    def end_session(self) -> None:
+        """Note that the next request would make a new one."""
+        self.ended += 1
 
 
 class ScriptedUplink:
@@ -297,7 +306,7 @@ class Truck:
             self.documents.put_trusted(DocumentKind.ROOT, "", 1, cose.digest(pinned), pinned)
         self.clock = Clock(boot=1, floor_s=floor_s, offset_s=offset_s)
         enrolment = Enrolment(TRUCK, GROUP, ("127.0.0.1:1",), bytes(32), cose.digest(pinned))
-        self.trust = _load_trust(self.documents, enrolment, self.clock)
+        self.trust = load_trust(self.documents, enrolment, self.clock)
         self.writer = Writer(self.state)
         self.writer.start()
         self.installer = Installer(folder / "content", bytes_max=64 << 20)

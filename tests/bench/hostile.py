@@ -223,7 +223,7 @@ async def captured(link: Link, gateway: GatewayProcess) -> list[bytes]:
     found = []
     key = edhoc.generate_key()
     for path in ((PATH_EXCHANGE,), PATH_EDHOC):
-        initiator = edhoc.Initiator(key, link._gateway_key, link="lte", joining=True)
+        initiator = edhoc.Initiator(key, link._gateway_keys()[0].key, link="lte", joining=True)
         found.append(_encoded(Message(code=codes.POST, uri_path=list(path), payload=initiator.message_1())))
     protected = Message(code=codes.POST, uri_path=[PATH_UPLOAD], payload=hello)
     found.append(_encoded(LinkContext.protect(session, protected)[0]))

@@ -27,6 +27,7 @@ from edge.identity import load_identity
 from edge.joining import join
 from edge.link import Link
 from edge.spending import Unmetered
+from protocol.documents import ExchangeKey
 from protocol.joincode import read_join_code
 from protocol.messages import Ack, Upload
 from protocol.numbers import PATH_UPLOAD, Precedence
@@ -136,7 +137,7 @@ def _link(truck: Path, address: str) -> Link:
         LinkSettings(name="lte"),
         keys=keys,
         gateways=(address,),
-        gateway_key=enrolment.gateway_key,
+        gateway_keys=lambda: (ExchangeKey(enrolment.key_number, enrolment.gateway_key),),
         contexts=None,
         spending=Unmetered(),
         monotonic=boottime,

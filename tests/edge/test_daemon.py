@@ -108,7 +108,7 @@ async def test_the_clock_outlives_the_daemon_within_a_boot_and_only_its_floor_a_
     edge = await rig.start(data, run=False)
     assert edge.clock.wall_s() == pytest.approx(rig.hub.now_ms / 1000, abs=60)
     await rig.stop(edge)
-    monkeypatch.setattr("edge.daemon.kernel_boot_id", lambda: 99)
+    monkeypatch.setattr("edge.clock.kernel_boot_id", lambda: 99)
     edge = await rig.start(data, run=False)
     assert edge.clock.wall_s() is None
     assert edge.clock.floor_s == rig.hub.now_ms // 1000
