@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import structlog
 from aiocoap import error, interfaces, oscore
+from aiocoap.interfaces import EndpointAddress
 from aiocoap.message import Message
 from aiocoap.numbers import codes
 from aiocoap.pipe import Pipe
@@ -33,12 +34,17 @@ log = structlog.get_logger("gateway.coap")
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a handler gets: who asks, from which address, and the request's inner payload and query."""
+    """What a handler gets: who asks, from where, and the request's inner payload and query."""
 
     peer: Peer
-    address: str
+    remote: EndpointAddress
     payload: bytes
-    query: tuple[str, ...]
+    query: tuple[str, ...] = ()
+
+    @property
+    def address(self) -> str:
+        """The peer's address and port as text."""
+        return str(self.remote.hostinfo)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +56,15 @@ class Answer:
     precedence: Precedence = Precedence.NORMAL
 
 
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What goes back to a peer, inside OSCORE, and what its bytes are booked on."""
+
+    code: int
+    payload: bytes
+    account: Account
+
+
 class _StaleError(Exception):
     """A request of a burst that was overtaken by the one that answered the Echo challenge."""
 
@@ -57,6 +72,22 @@ class _StaleError(Exception):
 _EDHOC_PATHS = (PATH_EDHOC, (PATH_EXCHANGE,))
 
 Handler = Callable[[Request], Awaitable[Answer]]
+
+
+async def reply_to(request: Request, handler: Handler, path: str, code: int) -> Reply:
+    """Have a handler answer: with `code` if it does, 4.00 and the reason if it refuses, 5.00 if it fails."""
+    peer = request.peer
+    refused = Account(Precedence.NORMAL, "refused", peer.truck, peer.link)
+    try:
+        answer = await handler(request)
+    except PeerError as refusal:
+        log.warning("request.refused", truck=peer.truck, link=peer.link, path=path, reason=str(refusal))
+        reason = str(refusal).encode()[:_REASON_BYTES_MAX].decode("utf-8", "ignore")
+        return Reply(int(codes.BAD_REQUEST), reason.encode(), refused)
+    except Exception:
+        log.exception("request.failed", truck=peer.truck, link=peer.link, path=path)
+        return Reply(int(codes.INTERNAL_SERVER_ERROR), b"", refused)
+    return Reply(code, answer.payload, Account(answer.precedence, answer.cause, peer.truck, peer.link))
 
 
 class Site(interfaces.Resource):  # type: ignore[misc]
@@ -189,19 +220,10 @@ class Site(interfaces.Resource):  # type: ignore[misc]
             return Message(code=codes.METHOD_NOT_ALLOWED if known else codes.NOT_FOUND), account
         if any(option.number.is_critical() and option.number not in _UNDERSTOOD for option in inner.opt.option_list()):
             return Message(code=codes.BAD_OPTION), account
-        request = Request(peer, outer.remote.hostinfo, inner.payload, tuple(inner.opt.uri_query))
-        try:
-            answer = await handler(request)
-        except PeerError as refusal:
-            log.warning("request.refused", truck=peer.truck, link=peer.link, path=path, reason=str(refusal))
-            reason = str(refusal).encode()[:_REASON_BYTES_MAX].decode("utf-8", "ignore")
-            return Message(code=codes.BAD_REQUEST, payload=reason.encode()), account
-        except Exception:
-            log.exception("request.failed", truck=peer.truck, link=peer.link, path=path)
-            return Message(code=codes.INTERNAL_SERVER_ERROR), account
-        account = Account(answer.precedence, answer.cause, peer.truck, peer.link)
+        request = Request(peer, outer.remote, inner.payload, tuple(inner.opt.uri_query))
         code = codes.CHANGED if inner.code == codes.POST else codes.CONTENT
-        return Message(code=code, payload=answer.payload), account
+        reply = await reply_to(request, handler, path, int(code))
+        return Message(code=codes.Code(reply.code), payload=reply.payload), reply.account
 
     def _book(self, account: Account) -> None:
         if self.meter is not None:

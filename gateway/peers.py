@@ -22,6 +22,7 @@ from aiocoap.message import Message
 from protocol.errors import PeerError
 from protocol.numbers import OSCORE_KID_BYTES, OSCORE_SEQUENCE_BLOCK
 from protocol.oscore import LinkContext, Secrets
+from protocol.oscorebytes import Cipher
 from store.fleet.errors import StaleContextError
 from store.fleet.fleet import FleetStore
 from store.fleet.records import Change, ContextRecord, TruckRecord
@@ -50,6 +51,15 @@ class Peer:
     record: TruckRecord | None = None
     reopened_ms: int | None = None
     reserving: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _cipher: Cipher | None = None
+
+    @property
+    def cipher(self) -> Cipher:
+        """Its keys, for the shortcut."""
+        if self._cipher is None:
+            keys = self.context
+            self._cipher = Cipher(keys.recipient_key, keys.sender_key, keys.common_iv, keys.recipient_id)
+        return self._cipher
 
     @property
     def kid(self) -> bytes:
@@ -92,12 +102,22 @@ class Peers:
             self._peers.move_to_end(kid)
         return peer
 
+    def ready(self, kid: bytes) -> Peer | None:
+        """Return the peer of an enrolled truck as `find` would, or None where that would have to wait or to refuse."""
+        peer = self._peers.get(kid)
+        if peer is None or peer.truck is None or not _has_sequences(peer.context):
+            return None
+        record = self._fresh(peer.truck)
+        if record is None or record.revoked_ms is not None:
+            return None
+        peer.record = record
+        self._peers.move_to_end(kid)
+        return peer
+
     async def record(self, truck: str) -> TruckRecord | None:
         """Return a truck's record: from memory while the change feed says nothing of it, else from the database."""
-        record, read_ms = self._records.get(truck, (None, 0))
-        now_ms = self._now_ms()
-        # A clock that was set back must not make a record fresh for ever.
-        if record is not None and 0 <= now_ms - read_ms <= _RECORD_FRESH_MS:
+        record = self._fresh(truck)
+        if record is not None:
             return record
         record = await self._fleet.truck(truck)
         if record is not None:
@@ -169,10 +189,10 @@ class Peers:
         Raises `PeerError` when the context has ended meanwhile.
         """
         context = peer.context
-        if peer.truck is None or context.reserved_below - context.sender_sequence_number >= _LOW_WATER:
+        if peer.truck is None or _has_sequences(context):
             return
         async with peer.reserving:
-            if context.reserved_below - context.sender_sequence_number >= _LOW_WATER:
+            if _has_sequences(context):
                 return
             below = max(context.sender_sequence_number, context.reserved_below) + OSCORE_SEQUENCE_BLOCK
             try:
@@ -221,6 +241,11 @@ class Peers:
         )
         return self._keep(Peer(context, secrets, stored.truck, stored.link, record.credential, record))
 
+    def _fresh(self, truck: str) -> TruckRecord | None:
+        record, read_ms = self._records.get(truck, (None, 0))
+        # A clock that was set back must not make a record fresh for ever.
+        return record if 0 <= self._now_ms() - read_ms <= _RECORD_FRESH_MS else None
+
     def _note(self, record: TruckRecord) -> None:
         self._records[record.name] = (record, self._now_ms())
         self._records.move_to_end(record.name)
@@ -243,6 +268,10 @@ class Peers:
         kids.discard(kid)
         if not kids:
             del self._kids[peer.truck]
+
+
+def _has_sequences(context: LinkContext) -> bool:
+    return context.reserved_below - context.sender_sequence_number >= _LOW_WATER
 
 
 def _new_context(secrets: Secrets) -> LinkContext:

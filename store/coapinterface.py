@@ -10,6 +10,7 @@ What differs from stock, besides the meter:
 - No exception leaves the datagram path, and token lengths above 8 are refused (RFC 7252 section 3).
 - Message ids are remembered for a shorter time than 247 s (see `short_memory`).
 - A datagram that `admit` turns away is counted and not looked at: aiocoap keeps state for whatever it gets to see.
+- A request that `shortcut` takes is none of aiocoap's business: it is counted here and answered by `answer`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from aiocoap.transports.udp6 import MessageInterfaceUDP6, SockExtendedErr, UDP6E
 from aiocoap.util import socknumbers
 from aiocoap.util.asyncio.recvmsg import create_recvmsg_datagram_endpoint
 
-from store.coapmeter import UDP_HEADER_BYTES, Address, CoapHeader, Meter, handling, plain_host
+from store.coapmeter import UDP_HEADER_BYTES, Address, CoapHeader, Exchange, Meter, handling, plain_host
 
 # aiocoap reads 4,096 bytes and would count the rest of a longer datagram as nothing.
 DATAGRAM_BYTES_MAX = 65_535
@@ -36,8 +37,8 @@ EXCHANGE_LIFETIME_S = 60.0
 # A garbage collection pause is longer than aiocoap's 0.1 s; each needless empty acknowledgement costs 32 bytes twice.
 EMPTY_ACK_DELAY_S = 0.5
 _SO_EE_ORIGIN_ICMP, _SO_EE_ORIGIN_ICMP6 = 2, 3
-# Datagrams turned away in one turn of the event loop, so that everything else gets its turn too.
-_SKIPPED_AT_ONCE_MAX = 200
+# Datagrams turned away or taken by the shortcut in one turn of the event loop, so that everything else gets its turn.
+_READ_AT_ONCE_MAX = 64
 _ANCILLARY_BYTES = 1_024
 
 
@@ -68,6 +69,8 @@ class MeteredInterface(MessageInterfaceUDP6):  # type: ignore[misc]  # aiocoap h
         self.faults = 0
         # Asked with each arriving datagram's IP bytes and its source, before anything reads it.
         self.admit: Callable[[int, Address], bool] | None = None
+        # Asked with each request that is the first of its exchange; whether it takes the request over.
+        self.shortcut: Callable[[bytes, Any, Exchange], bool] | None = None
         self._tuning = tuning
 
     @classmethod
@@ -98,17 +101,27 @@ class MeteredInterface(MessageInterfaceUDP6):  # type: ignore[misc]  # aiocoap h
 
     def send(self, message: Any) -> None:
         """Called by aiocoap for each transmission and retransmission of anything."""
-        data = message.encode()
-        remote, ip_header_bytes = _peer(message.remote.sockaddr)
-        outgoing = self.meter.outgoing(data, remote, ip_header_bytes, getattr(message, "account", None))
+        self._send(message.encode(), message.remote, getattr(message, "account", None), message)
+
+    def answer(self, data: bytes, remote: Any, account: object) -> None:
+        """Send the answer to a request that the shortcut took; refused by the gate, it is not sent and nobody hears."""
+        if self._shutting_down is None:
+            self._send(data, remote, account, None)
+
+    def next_message_id(self) -> int:
+        """Return a Message ID that this socket has not used lately."""
+        return self._ctx._next_message_id()  # type: ignore[no-any-return]
+
+    def _send(self, data: bytes, remote: Any, account: object, message: Any) -> None:
+        outgoing = self.meter.outgoing(data, *_peer(remote.sockaddr), account)
         try:
             self.meter.admit(outgoing)
         except Exception as refusal:
-            if outgoing.opens_exchange:
+            if outgoing.opens_exchange and message is not None:
                 # Not now: aiocoap is in the middle of noting that it has sent this.
                 self.loop.call_soon(self._fail_request, message, refusal)
             return
-        if not self._transmit(data, message.remote):
+        if not self._transmit(data, remote):
             return
         try:
             self.meter.record(outgoing)
@@ -117,44 +130,50 @@ class MeteredInterface(MessageInterfaceUDP6):  # type: ignore[misc]  # aiocoap h
             self._note_fault("record", error)
 
     def datagram_msg_received(self, data: bytes, ancdata: Any, flags: int, address: Any) -> None:
-        """Called by the transport for each datagram that arrives."""
+        """Called by the transport for one datagram; reads on while what comes is no work for aiocoap.
+
+        A turn of the event loop for each datagram would be most of the cost of a flood, and half of that of an upload.
+        """
+        is_server = self.admit is not None
+        for left in reversed(range(_READ_AT_ONCE_MAX if is_server else 1)):
+            if self._received(data, ancdata, address) or not left or self._shutting_down is not None:
+                return
+            try:
+                data, ancdata, _, address = self.sock.recvmsg(DATAGRAM_BYTES_MAX, _ANCILLARY_BYTES, socket.MSG_DONTWAIT)
+            except OSError:  # nothing waits, or an error about another datagram, which the error queue tells too
+                return
+
+    def _received(self, data: bytes, ancdata: Any, address: Any) -> bool:
+        """Take one datagram; return whether it was work for aiocoap."""
         exchange = None
         try:
-            admitted = self._next_admitted(data, ancdata, address)
-            if admitted is None:
-                return
-            data, ancdata, address = admitted
-            exchange = self.meter.incoming(data, *_peer(address))
+            peer, ip_header_bytes = _peer(address)
+            if self.admit is not None and not self.admit(ip_header_bytes + UDP_HEADER_BYTES + len(data), peer):
+                self.meter.turned_away(data, peer, ip_header_bytes)
+                return False
+            exchange = self.meter.incoming(data, peer, ip_header_bytes)
         except Exception as error:
             self._note_fault("meter", error)
-        message = self._decoded(data, ancdata, address)
-        if message is None or self._shutting_down is not None:
-            return
+        if self._shutting_down is not None:
+            return False
+        remote = self._remote(ancdata, address)
+        if remote is None:
+            self.meter.malformed += 1
+            return False
+        try:
+            if self.shortcut is not None and exchange is not None and self.shortcut(data, remote, exchange):
+                return False
+        except Exception as error:
+            self._note_fault("shortcut", error)
+        message = self._decoded(data, remote)
+        if message is None:
+            return False
         with handling(exchange):
             try:
                 self._ctx.dispatch_message(message)
             except Exception as error:
                 self._note_fault("dispatch", error)
-
-    def _next_admitted(self, data: bytes, ancdata: Any, address: Any) -> tuple[bytes, Any, Any] | None:
-        """Return the first datagram that is admitted: this one, or one that waits behind those turned away.
-
-        A turn of the event loop for each datagram of a flood would be most of its cost, and would drown the others.
-        """
-        if self.admit is None:
-            return data, ancdata, address
-        for _ in range(_SKIPPED_AT_ONCE_MAX):
-            remote, ip_header_bytes = _peer(address)
-            if self.admit(ip_header_bytes + UDP_HEADER_BYTES + len(data), remote):
-                return data, ancdata, address
-            self.meter.turned_away(data, remote, ip_header_bytes)
-            try:
-                data, ancdata, _, address = self.sock.recvmsg(DATAGRAM_BYTES_MAX, _ANCILLARY_BYTES, socket.MSG_DONTWAIT)
-            except OSError:  # nothing waits, or an error about another datagram, which the error queue tells too
-                return None
-        # The last one read is not looked at either; whoever sent it in good faith sends again.
-        self.meter.turned_away(data, *_peer(address))
-        return None
+        return True
 
     def datagram_errqueue_received(self, data: bytes, ancdata: Any, flags: int, address: Any) -> None:
         """Called by the transport for each error that the kernel queued, ICMP ones above all."""
@@ -172,15 +191,18 @@ class MeteredInterface(MessageInterfaceUDP6):  # type: ignore[misc]  # aiocoap h
     def error_received(self, exc: Exception) -> None:
         """Called by the transport when reading fails: the error queue says more, and is read anyway."""
 
-    def _decoded(self, data: bytes, ancdata: Any, address: Any) -> Any | None:
-        pktinfo = None
+    def _remote(self, ancdata: Any, address: Any) -> UDP6EndpointAddress | None:
+        """Return where a datagram came from and which address of ours it was sent to, None if that is not known."""
         for level, kind, value in ancdata:
             if level == socket.IPPROTO_IPV6 and kind == socket.IPV6_PKTINFO:
-                pktinfo = value
+                return UDP6EndpointAddress(address, self, pktinfo=value)
+        return None
+
+    def _decoded(self, data: bytes, remote: UDP6EndpointAddress) -> Any | None:
         try:
-            if CoapHeader.parse(data) is None or pktinfo is None:
-                raise ValueError("no CoAP header, or no destination address")
-            message = Message.decode(data, UDP6EndpointAddress(address, self, pktinfo=pktinfo))
+            if CoapHeader.parse(data) is None:
+                raise ValueError("no CoAP header")
+            message = Message.decode(data, remote)
         except Exception:
             # Options raise UnparsableMessage, UnicodeDecodeError and more; from outside they all mean the same.
             self.meter.malformed += 1

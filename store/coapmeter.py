@@ -115,12 +115,16 @@ class CoapHeader:
 
 @dataclass(slots=True, eq=False)
 class Exchange:
-    """A request and all that answers it. Opaque outside of the meter."""
+    """A request and all that answers it. Opaque outside of the meter, but for what a fast lane needs."""
 
     remote: Address
     token: bytes
     account: object | None
     owner: Meter
+    # How often the request itself arrived: beyond the first these are what a network doubled, or a peer repeated.
+    arrivals: int = 0
+    # Whoever takes requests past aiocoap marks them, since aiocoap will not know their repetitions.
+    in_fast_lane: bool = False
     sent: Tally = Tally()
     received: Tally = Tally()
     keys: list[_Key] = field(default_factory=list)
@@ -157,7 +161,8 @@ class _Table:
         if entry[0] <= now:
             del self._entries[key]
             return None
-        self.put(key, entry[1], now)
+        self._entries[key] = (now + self._lifetime_s, entry[1])
+        self._entries.move_to_end(key)
         return entry[1]
 
     def put(self, key: _Key, exchange: Exchange, now: float) -> None:
@@ -166,10 +171,12 @@ class _Table:
         while len(self._entries) > self._keys_max or next(iter(self._entries.values()))[0] <= now:
             self._entries.popitem(last=False)
 
-    def discard(self, key: _Key, exchange: Exchange) -> None:
+    def discard(self, key: _Key, exchange: Exchange) -> bool:
         entry = self._entries.get(key)
-        if entry is not None and entry[1] is exchange:
-            del self._entries[key]
+        if entry is None or entry[1] is not exchange:
+            return False
+        del self._entries[key]
+        return True
 
 
 class Meter:
@@ -214,7 +221,7 @@ class Meter:
         exchange = _handled.get()
         if exchange is None or exchange.owner is not self:
             return False
-        self._assign(exchange, account)
+        self.assign(exchange, account)
         return True
 
     def attribute_token(self, remote: Address, token: bytes, account: object) -> bool:
@@ -222,7 +229,7 @@ class Meter:
         exchange = self._find((*remote, "token", token), self._monotonic())
         if exchange is None:
             return False
-        self._assign(exchange, account)
+        self.assign(exchange, account)
         return True
 
     def outgoing(self, data: bytes, remote: Address, ip_header_bytes: int, account: object | None) -> Outgoing:
@@ -240,7 +247,7 @@ class Meter:
                 # The peer may reset it by nothing but this message id.
                 self._register((*remote, "ours", header.message_id), exchange, now)
         if exchange is not None and exchange.account is None and account is not None:
-            self._assign(exchange, account)
+            self.assign(exchange, account)
         owner = account if exchange is None else exchange.account
         size = ip_header_bytes + UDP_HEADER_BYTES + len(data)
         return Outgoing(Datagram(Direction.SENT, size, remote, owner), exchange, opens)
@@ -270,6 +277,7 @@ class Meter:
         exchange = None
         if header is not None and header.is_request:
             exchange, _ = self._of_request(header, remote, "theirs", None, now)
+            exchange.arrivals += 1
         elif header is not None and header.is_empty:
             exchange = self._find((*remote, "ours", header.message_id), now)
         elif header is not None:
@@ -326,12 +334,12 @@ class Meter:
             exchange.keys.append(key)
             self._pending.put(key, exchange, now)
 
-    def _assign(self, exchange: Exchange, account: object) -> None:
+    def assign(self, exchange: Exchange, account: object) -> None:
+        """Charge an exchange to `account`, with all that came and went and will come and go for it."""
         if exchange.account is None:
             now = self._monotonic()
             for key in exchange.keys:
-                if self._pending.get(key, now) is exchange:
-                    self._pending.discard(key, exchange)
+                if self._pending.discard(key, exchange):
                     self._known.put(key, exchange, now)
             exchange.keys.clear()
         exchange.account = account

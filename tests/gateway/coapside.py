@@ -22,6 +22,7 @@ from gateway.admission import Admission
 from gateway.coap import Site
 from gateway.commits import GroupCommit
 from gateway.documents import Documents
+from gateway.fastlane import FastLane
 from gateway.handlers import Handlers
 from gateway.handshakes import Handshakes
 from gateway.ingest import Ingest
@@ -78,6 +79,7 @@ class Side:
     admission: Admission
     site: Site
     context: MeteredContext
+    lane: FastLane
 
     @property
     def address(self) -> Address:
@@ -85,8 +87,13 @@ class Side:
 
 
 @asynccontextmanager
-async def open_side(fleet: FleetStore, folder: Path, clock: Clock, *, host: str = "127.0.0.1") -> AsyncIterator[Side]:
-    """Serve until the block ends; another one after it on the same store is a gateway that was restarted."""
+async def open_side(
+    fleet: FleetStore, folder: Path, clock: Clock, *, host: str = "127.0.0.1", fast: bool = True
+) -> AsyncIterator[Side]:
+    """Serve until the block ends; another one after it on the same store is a gateway that was restarted.
+
+    Without `fast` everything goes through aiocoap.
+    """
     documents = Documents(fleet, Signers().gateway, now_ms=clock.now_ms)
     await documents.load()
     commits = GroupCommit(fleet)
@@ -115,6 +122,9 @@ async def open_side(fleet: FleetStore, folder: Path, clock: Clock, *, host: str 
         admit=admission.admit,
     )
     site.meter = context.meter
+    lane = FastLane(context.interface, peers, handlers.upload, admission)
+    if not fast:
+        lane.close()
     seen = await fleet.changes.newest()
 
     async def watch() -> None:
@@ -123,8 +133,9 @@ async def open_side(fleet: FleetStore, folder: Path, clock: Clock, *, host: str 
 
     tasks = [asyncio.create_task(commits.run()), asyncio.create_task(watch())]
     try:
-        yield Side(fleet, clock, documents, ingest, peers, handshakes, packs, ledger, admission, site, context)
+        yield Side(fleet, clock, documents, ingest, peers, handshakes, packs, ledger, admission, site, context, lane)
     finally:
+        lane.close()
         await context.shutdown()
         for task in tasks:
             task.cancel()
