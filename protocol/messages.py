@@ -6,6 +6,7 @@ protected by OSCORE hop by hop and says nothing that a truck would act on withou
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Annotated, Any, ClassVar
 
 from msgspec import Meta, field
@@ -58,6 +59,7 @@ class Parcel(WireArray, frozen=True):
     payload: Annotated[bytes, Meta(max_length=PARCEL_BYTES_MAX)]
 
 
+@lru_cache(maxsize=4_096)
 def parcel_aad(truck: str, epoch: int, schema_digest: bytes | None) -> bytes:
     """Return the external_aad of a parcel: what both sides know and nobody pays for.
 
@@ -249,10 +251,13 @@ class Enrolled(WireMap, frozen=True):
 
 def decode_payload(parcel: Parcel) -> Any:
     """Return the typed payload of a parcel by its kind; raise `MalformedError`."""
-    return {
-        ParcelKind.BATCH: Batch,
-        ParcelKind.EVENT: Event,
-        ParcelKind.RECEIPT: Receipt,
-        ParcelKind.SCHEMA: SchemaOffer,
-        ParcelKind.TOMBSTONE: Tombstone,
-    }[parcel.kind].decode(parcel.payload)  # type: ignore[attr-defined]
+    return _PAYLOADS[parcel.kind].decode(parcel.payload)
+
+
+_PAYLOADS: dict[ParcelKind, type[WireArray] | type[WireMap]] = {
+    ParcelKind.BATCH: Batch,
+    ParcelKind.EVENT: Event,
+    ParcelKind.RECEIPT: Receipt,
+    ParcelKind.SCHEMA: SchemaOffer,
+    ParcelKind.TOMBSTONE: Tombstone,
+}
