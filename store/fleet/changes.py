@@ -39,6 +39,8 @@ KINDS: Final = (
 )
 _RECENT: Final = 1_024
 _CHUNK: Final = 500
+# What is committed within this time is told together: a busy gateway commits some hundred times a second.
+_REST_S: Final = 0.05
 # A notification can be lost with its connection; this long after, the table is asked anyway.
 _LOOK_AGAIN_S: Final = 5.0
 
@@ -131,6 +133,7 @@ class ChangeFeed:
                     if listener is not None:
                         await listener.listen()
                     await self._refresh()
+                await asyncio.sleep(_REST_S)
 
     async def _refresh(self) -> None:
         while True:
