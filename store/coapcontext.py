@@ -61,9 +61,50 @@ class MeteredContext(Context):  # type: ignore[misc]  # aiocoap has no types
         handle_blockwise = handle_blockwise and request_message.opt.oscore is None
         token = _charged.set(account)
         try:
-            return super().request(request_message, handle_blockwise)
+            request = super().request(request_message, handle_blockwise)
         finally:
             _charged.reset(token)
+        if not handle_blockwise:
+            request.response = _Answer(request)
+        return request
+
+
+class _Answer(asyncio.Future[Any]):
+    """The answer to a request; cancelled, aiocoap hears of it at once.
+
+    It would hear in the next turn of the loop only, and break when the answer comes in between.
+    """
+
+    def __init__(self, request: Any) -> None:
+        super().__init__(loop=request.response.get_loop())
+        self._request = request
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        """Give the request up."""
+        if not super().cancel(msg):
+            return False
+        self._request._response_cancellation_handler(self)
+        return True
+
+
+class _CancellableOSCORE(TransportOSCORE):  # type: ignore[misc]  # aiocoap has no types
+    """aiocoap's OSCORE transport, except that a request which nobody waits for any more ends.
+
+    Stock keeps its task, the message around it and its token until shutdown, and then logs an error for each of them.
+    """
+
+    def request(self, request: Any) -> None:
+        """Send a request from a task that ends when its pipe is left."""
+        task = self.loop.create_task(self._request(request), name="OSCORE request")
+        self._tasks.add(task)
+
+        def done(task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            if not task.cancelled() and isinstance(failure := task.exception(), Exception):
+                request.add_exception(failure)
+
+        task.add_done_callback(done)
+        request.on_interest_end(task.cancel)
 
 
 async def client_context(
@@ -149,7 +190,7 @@ async def _connect(context: MeteredContext, sock: socket.socket, exchange_lifeti
     quiet_stock_loggers()
     context.log = CappedLogger("digitruck.coap", logging.getLogger("digitruck"))
     # First: it takes the requests for which there are credentials, and sends them through the context again.
-    context.request_interfaces.append(TransportOSCORE(context, context))
+    context.request_interfaces.append(_CancellableOSCORE(context, context))
 
     async def open_interface(manager: Any) -> MeteredInterface:
         context.interface = await MeteredInterface.open(

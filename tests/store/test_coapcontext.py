@@ -11,7 +11,7 @@ import socket
 import struct
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,11 @@ from aiocoap import Message, resource
 from aiocoap.credentials import CredentialsMap
 from aiocoap.error import NetworkError
 from aiocoap.numbers.constants import Unreliable
+from aiocoap.transports.oscore import OSCOREAddress
 
 from store.coapcontext import MeteredContext, client_context, raise_receive_buffer, server_context
 from store.coapmeter import Datagram
+from tests.store.coaprig import Keys
 
 Open = Callable[..., Awaitable[MeteredContext]]
 ROOT = Path(__file__).parents[2]
@@ -158,6 +160,58 @@ async def test_an_account_is_that_of_the_message_and_ends_with_it(open_server: O
         assert len((await client.request(message).response).payload) == 3000
         assert len(seen) == 6
         assert {datagram.account for datagram in seen} == {account}
+
+
+@pytest.fixture
+def silent() -> Iterator[tuple[str, int]]:
+    """The address of somebody who never answers."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        yield sock.getsockname()
+
+
+@pytest.mark.parametrize("protected", [True, False])
+async def test_a_request_that_nobody_waits_for_any_more_leaves_nothing_behind(
+    silent: tuple[str, int], caplog: pytest.LogCaptureFixture, protected: bool
+) -> None:
+    raised: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: raised.append(context))
+    client = await client_context(on_datagram=ignore)
+    keys = Keys(b"\1", b"\2")
+
+    async def ask() -> None:
+        message = Message(code=aiocoap.POST, uri_path=("u",), transport_tuning=Unreliable())
+        remote = client.remote_at(silent)
+        message.remote = OSCOREAddress(keys, remote) if protected else remote
+        async with asyncio.timeout(0.05):
+            await client.request(message, handle_blockwise=False).response
+
+    results = await asyncio.gather(*(ask() for _ in range(20)), return_exceptions=True)
+    assert {type(result) for result in results} == {TimeoutError}
+    assert client.meter.sent.datagrams == 20
+    for _ in range(3):
+        await asyncio.sleep(0)
+    oscore, tokens = client.request_interfaces
+    assert (len(oscore._tasks), len(tokens.outgoing_requests)) == (0, 0)
+    await client.shutdown()
+    assert raised == []
+    assert caplog.records == []
+
+
+async def test_an_answer_in_the_very_turn_in_which_it_was_given_up_breaks_nothing(
+    open_client: Open, silent: tuple[str, int], caplog: pytest.LogCaptureFixture
+) -> None:
+    client = await open_client()
+    message = Message(code=aiocoap.POST, uri_path=("u",), transport_tuning=Unreliable())
+    message.remote = client.remote_at(silent)
+    request = client.request(message, handle_blockwise=False)
+    while not client.request_interfaces[-1].outgoing_requests:
+        await asyncio.sleep(0)
+    (pipe,) = client.request_interfaces[-1].outgoing_requests.values()
+    request.response.cancel()
+    pipe.add_response(Message(code=aiocoap.CHANGED), is_last=True)
+    assert request.response.cancelled()
+    assert caplog.records == []
 
 
 async def drive_every_kind(host: str) -> tuple[int, int]:
