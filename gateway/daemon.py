@@ -26,6 +26,7 @@ from gateway.coap import Site
 from gateway.commits import GroupCommit
 from gateway.config import DEFAULT_TEXT, GatewayConfig, parse_config, split_listen
 from gateway.documents import Documents
+from gateway.fastlane import FastLane
 from gateway.handlers import Handlers
 from gateway.handshakes import Handshakes
 from gateway.ingest import Ingest
@@ -136,6 +137,7 @@ class Gateway:
         self._lock = folder_lock(data)
         self.fleet: FleetStore
         self.context: MeteredContext
+        self.lane: FastLane
         self.api: ApiServer
         self.documents: Documents
         self._packs: Packs
@@ -180,6 +182,7 @@ class Gateway:
             admit=admission.admit,
         )
         site.meter = self.context.meter
+        self.lane = FastLane(self.context.interface, peers, handlers.upload, admission)
         telemetry = Telemetry(self.fleet)
         await self._start_api(blobs, telemetry, keys)
         for name, work in (
@@ -205,6 +208,7 @@ class Gateway:
 
     async def close(self) -> None:
         """Stop answering, write what was counted, close the database."""
+        self.lane.close()
         await self.context.shutdown()
         await self.api.close()
         for task in self._tasks:
