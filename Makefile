@@ -18,7 +18,7 @@ BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check --no-input install --quiet --no-compile
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 
-.PHONY: help demo test check format fuzz powercut bench wheel lock clean
+.PHONY: help demo test check format fuzz powercut faults bench wheel lock clean
 
 help:
 	@echo 'make demo    gateway and trucks over emulated links; ARGS="--seconds 60" ends by itself'
@@ -27,6 +27,7 @@ help:
 	@echo 'make format  rewrite the sources as `make check` wants them'
 	@echo 'make fuzz    hostile input for every parser and server; ARGS="--seconds 600 --seed 1"'
 	@echo 'make powercut  N=1000 real power cuts (root, loop devices); ARGS="--seed 1" repeats a run'
+	@echo 'make faults    every write, fsync, rename, open and unlink fails or kills once (strace)'
 	@echo 'make bench   the published figures, measured here'
 	@echo 'make wheel   dist/*.whl, what a truck or a gateway installs beside requirements/*.lock'
 	@echo 'make lock    fit requirements/*.lock to pyproject.toml; ARGS=--upgrade takes newer versions'
@@ -53,6 +54,9 @@ fuzz: .venv/dev.stamp
 
 powercut: .venv/dev.stamp
 	$(BIN)/python -m tests.powercut --cuts $(N) $(ARGS)
+
+faults: .venv/dev.stamp
+	$(BIN)/python -m tests.faults $(ARGS)
 
 bench: .venv/bench.stamp
 	$(BIN)/python -m tests.bench $(ARGS)

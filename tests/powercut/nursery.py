@@ -23,17 +23,19 @@ from typing import Any
 _PR_SET_PDEATHSIG = 1
 _MESSAGE_BYTES_MAX = 1 << 16
 _EXIT_S = 20.0
+_READY_S = 120.0
 
 
 class Tell:
     """How a life tells what it has done."""
 
     def __init__(self, file: int) -> None:
-        self._file = file
+        # Not written to but sent: who makes every write fail wants to hear of it all the same.
+        self._channel = socket.socket(fileno=file)
 
     def __call__(self, *words: Any) -> None:
         """Tell one thing that is true from now on, whatever happens to the power."""
-        os.write(self._file, json.dumps(words).encode() + b"\n")
+        self._channel.sendall(json.dumps(words).encode() + b"\n")
 
 
 class Life:
@@ -48,7 +50,7 @@ class Life:
 
     def read(self) -> list[list[Any]]:
         """Return what it has told since the last time; never waits."""
-        with contextlib.suppress(BlockingIOError):
+        with contextlib.suppress(BlockingIOError, ConnectionResetError):
             while part := os.read(self._pipe, 1 << 16):
                 self._rest += part
         *lines, self._rest = self._rest.split(b"\n")
@@ -102,19 +104,20 @@ class Nursery:
             _end_with(parent)
             try:
                 _serve(far, modules, quiet=quiet)
+            except Exception:
+                traceback.print_exc(file=sys.stderr)
             finally:
                 os._exit(0)
         far.close()
+        self._near.settimeout(_READY_S)
         assert self._near.recv(_MESSAGE_BYTES_MAX) == b"ready", "the nursery did not start"
 
     def start(self, where: str, *arguments: Any) -> Life:
         """Run `module:function(tell, *arguments)` in a process of its own; the arguments go as JSON."""
-        pipe, far = os.pipe2(os.O_CLOEXEC)
-        try:
-            socket.send_fds(self._near, [json.dumps([where, arguments]).encode()], [far])
-        finally:
-            os.close(far)
-        return Life(int(self._near.recv(_MESSAGE_BYTES_MAX)), pipe)
+        near, far = socket.socketpair()
+        with far:
+            socket.send_fds(self._near, [json.dumps([where, arguments]).encode()], [far.fileno()])
+        return Life(int(self._near.recv(_MESSAGE_BYTES_MAX)), near.detach())
 
     def close(self) -> None:
         """End the nursery and all its lives."""
