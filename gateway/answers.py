@@ -87,6 +87,8 @@ class Series(Struct, frozen=True):
     max: list[float] = []
     last: list[float] = []
     count: list[int] = []
+    repaired: list[int] = []
+    gaps_ms: list[tuple[int, int]] = []
 
 
 class Samples(Struct, frozen=True):
@@ -97,6 +99,7 @@ class Samples(Struct, frozen=True):
     until_ms: int
     step_s: int
     series: list[Series]
+    repaired: int
     next: str | None
 
 
@@ -250,12 +253,23 @@ class DocumentPage(Struct, frozen=True):
     next: str | None
 
 
+class OwnKey(Struct, frozen=True):
+    """One public key of the gateway's own: kind `freshness` (Ed25519) or `exchange` (P-256), its number, hex."""
+
+    kind: str
+    number: int
+    public: str
+
+
 class Trust(Struct, frozen=True):
-    """The gateway's own freshness key (Ed25519, hex), and the newest root and delegation that it has."""
+    """The freshness key that the gateway signs with, its newest root and delegation, its keys, and what is wrong."""
 
     freshness_key: str
     root: DocumentRow | None
     delegation: DocumentRow | None
+    keys: list[OwnKey] = []
+    warnings: list[str] = []
+    to_sign_again: list[DocumentRow] = []
 
 
 class CollectorSetting(Struct, frozen=True):

@@ -32,6 +32,7 @@ _ATTEMPTS_MAX = 6
 _WAIT_S_MAX = 30.0
 _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=15, sock_read=90)
 _ANSWER_BYTES_MAX = 64 * 1024 * 1024
+_PIECE_BYTES = 64 * 1024
 _IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE"})
 
 
@@ -116,16 +117,35 @@ class ApiCalls:
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
         """Send one request, patiently; raise `ApiError` or `UnreachableError`."""
-        retrying = tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception(_worth_repeating),
-            wait=_wait_s,
-            stop=tenacity.stop_after_attempt(_ATTEMPTS_MAX),
-            reraise=True,
-        )
         fields = dict(headers or {})
         if content_type is not None:
             fields["Content-Type"] = content_type
-        return await retrying(self._once, method, path, query=query, body=body, headers=fields)
+        return await _patiently()(self._once, method, path, query=query, body=body, headers=fields)
+
+    async def download(self, path: str, query: Mapping[str, object]) -> AsyncIterator[bytes]:
+        """Yield the body of a GET of any size as it comes; raise `ApiError`, or `UnreachableError` also midway.
+
+        Patience is for the beginning only: what was yielded cannot be taken back.
+        """
+        response: aiohttp.ClientResponse = await _patiently()(self._begin, path, query)
+        try:
+            async for piece in response.content.iter_chunked(_PIECE_BYTES):
+                yield piece
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise UnreachableError(f"the answer broke off ({_reason(error)}): run the command again") from error
+        finally:
+            response.close()
+
+    async def _begin(self, path: str, query: Mapping[str, object]) -> aiohttp.ClientResponse:
+        parameters = {name: str(value) for name, value in query.items() if value is not None}
+        try:
+            response = await self.http.get(self.url + path, params=parameters, allow_redirects=False)
+            if response.status != 200:
+                async with response:
+                    await read_answer(response)
+            return response
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise self._unreachable(error, repeatable=True) from error
 
     async def _once(
         self, method: str, path: str, *, query: Mapping[str, object] | None, body: bytes | None, headers: dict[str, str]
@@ -137,11 +157,14 @@ class ApiCalls:
             ) as response:
                 return await read_answer(response)
         except (aiohttp.ClientError, TimeoutError) as error:
-            sent_nothing = isinstance(error, aiohttp.ClientConnectorError)
-            raise UnreachableError(
-                f"the gateway at {self.url} cannot be reached ({_reason(error)}): is the address right, is it running?",
-                repeatable=method in _IDEMPOTENT and not sent_nothing,
-            ) from error
+            raise self._unreachable(error, repeatable=method in _IDEMPOTENT) from error
+
+    def _unreachable(self, error: BaseException, *, repeatable: bool) -> UnreachableError:
+        sent_nothing = isinstance(error, aiohttp.ClientConnectorError)
+        return UnreachableError(
+            f"the gateway at {self.url} cannot be reached ({_reason(error)}): is the address right, is it running?",
+            repeatable=repeatable and not sent_nothing,
+        )
 
     async def stream(self, path: str, query: Mapping[str, object], after: int | None) -> AsyncIterator[StreamEvent]:
         """Yield server-sent events for ever, going on after the last one when the connection breaks.
@@ -235,6 +258,15 @@ def decode(answer: Answer, kind: type[S]) -> S:
         return msgspec.json.decode(answer.body, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UnreachableError(f"this does not answer like a gateway ({error}): is the address right?") from error
+
+
+def _patiently() -> tenacity.AsyncRetrying:
+    return tenacity.AsyncRetrying(
+        retry=tenacity.retry_if_exception(_worth_repeating),
+        wait=_wait_s,
+        stop=tenacity.stop_after_attempt(_ATTEMPTS_MAX),
+        reraise=True,
+    )
 
 
 def _worth_repeating(error: BaseException) -> bool:

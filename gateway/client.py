@@ -14,7 +14,6 @@ from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import msgspec
-from yarl import URL
 
 from gateway.answers import (
     AuditCheck,
@@ -95,22 +94,17 @@ class Client(ApiCalls):
     async def samples_file(
         self,
         truck: str,
-        media: str,
+        form: str,
         *,
         channels: Sequence[str] = (),
         since_ms: int | None = None,
         until_ms: int | None = None,
         step_s: int = 0,
     ) -> AsyncIterator[bytes]:
-        """Yield a truck's telemetry as `csv` or `parquet`, a page at a time as the gateway wrote it."""
-        query = _samples_query(channels, since_ms, until_ms, step_s) | {"format": media}
-        after: str | None = None
-        while True:
-            answer = await self.call("GET", f"/v1/trucks/{_part(truck)}/samples", query=query | {"after": after})
-            yield answer.body
-            after = _next_in_link(answer.headers.get("Link", ""))
-            if after is None:
-                return
+        """Yield a file of a truck's telemetry: `csv`, `senml-json`, `senml-cbor` or `parquet`."""
+        query = _samples_query(channels, since_ms, until_ms, step_s) | {"format": form}
+        async for piece in self.download(f"/v1/trucks/{_part(truck)}/samples", query):
+            yield piece
 
     async def events(
         self, truck: str, *, since_ms: int | None = None, until_ms: int | None = None, limit: int = ITEMS_MAX
@@ -260,6 +254,16 @@ def _sync(method: Callable[Concatenate[Client, P], Coroutine[Any, Any, T]]) -> C
     return call
 
 
+def _iterated(
+    method: Callable[Concatenate[Client, P], AsyncIterator[T]],
+) -> Callable[Concatenate[SyncClient, P], Iterator[T]]:
+    def call(self: SyncClient, /, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
+        return self.iterate(method(self.client, *args, **kwargs))
+
+    functools.update_wrapper(call, method)
+    return call
+
+
 class SyncClient:
     """The same for scripts: every method of `Client`, without `await`. Not for use inside a running event loop."""
 
@@ -282,29 +286,6 @@ class SyncClient:
         """Run anything that awaits the async client (`self.client`)."""
         return self._runner.run(work)
 
-    def changes(
-        self, *, truck: str | None = None, kinds: Sequence[str] = (), after: int | None = None
-    ) -> Iterator[Change]:
-        """Iterate over `Client.changes`."""
-        return self.iterate(self.client.changes(truck=truck, kinds=kinds, after=after))
-
-    def samples_file(
-        self,
-        truck: str,
-        media: str,
-        *,
-        channels: Sequence[str] = (),
-        since_ms: int | None = None,
-        until_ms: int | None = None,
-        step_s: int = 0,
-    ) -> Iterator[bytes]:
-        """Iterate over `Client.samples_file`."""
-        return self.iterate(
-            self.client.samples_file(
-                truck, media, channels=channels, since_ms=since_ms, until_ms=until_ms, step_s=step_s
-            )
-        )
-
     def iterate(self, work: AsyncIterator[T]) -> Iterator[T]:
         """Iterate over what the async client yields."""
         try:
@@ -323,6 +304,7 @@ class SyncClient:
     revoke = _sync(Client.revoke)
     enrol = _sync(Client.enrol)
     samples = _sync(Client.samples)
+    samples_file = _iterated(Client.samples_file)
     events = _sync(Client.events)
     receipts = _sync(Client.receipts)
     coverage = _sync(Client.coverage)
@@ -336,6 +318,7 @@ class SyncClient:
     documents = _sync(Client.documents)
     trust = _sync(Client.trust)
     config = _sync(Client.config)
+    changes = _iterated(Client.changes)
     bundles = _sync(Client.bundles)
     bundle = _sync(Client.bundle)
     rollouts = _sync(Client.rollouts)
@@ -358,13 +341,6 @@ def _samples_query(
 def _stamp(time_ms: int | None) -> str | None:
     """Return a time (Unix ms) as RFC 3339."""
     return None if time_ms is None else datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds")
-
-
-def _next_in_link(link: str) -> str | None:
-    """Return the cursor in a `Link: <...>; rel="next"` header (RFC 8288), None if there is none."""
-    if 'rel="next"' not in link or not link.startswith("<"):
-        return None
-    return URL(link[1:].partition(">")[0]).query.get("after")
 
 
 async def _anext(work: AsyncIterator[T]) -> T:

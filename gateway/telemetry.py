@@ -11,8 +11,8 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from gateway.api.services import Column, SamplesPage, Series, Table, TableRow
 from gateway.decoding import SchemaCache, physical
+from gateway.series import Column, SamplesPage, Series, Table, TableRow
 from gateway.steps import Steps
 from protocol.errors import PeerError
 from protocol.schema import Schema
@@ -172,28 +172,28 @@ def _columns(places: Iterable[_Place], step_s: int) -> list[Column]:
 
 
 def _joined(rows: Sequence[_TimedRow], index: dict[_Place, int]) -> list[TableRow]:
-    """Return rows of one time joined into one, unless a channel has several values of that time."""
+    """Return rows of one time and one kind of clock joined into one, but for a channel's second value of that time."""
     joined: list[TableRow] = []
-    open_ms: int | None = None
+    open_at: tuple[int, bool] | None = None
     cells: list[float | None] = []
-    repaired = 0
+
+    def close() -> None:
+        if open_at is not None:
+            repaired = sum(cell is not None for cell in cells) if open_at[1] else 0
+            joined.append(TableRow(open_at[0], tuple(cells), repaired))
+
     for row in rows:
         values = [
             (at, physical(channel, value))
             for channel, value in zip(row.schema.channels, row.values, strict=True)
             if value is not None and (at := index.get((channel.name, channel.unit))) is not None
         ]
-        if open_ms is not None and (row.time_ms != open_ms or any(cells[at] is not None for at, _ in values)):
-            joined.append(TableRow(open_ms, tuple(cells), repaired))
-            open_ms = None
-        if open_ms is None:
-            open_ms, cells, repaired = row.time_ms, [None] * len(index), 0
+        if open_at != (row.time_ms, row.is_repaired) or any(cells[at] is not None for at, _ in values):
+            close()
+            open_at, cells = (row.time_ms, row.is_repaired), [None] * len(index)
         for at, number in values:
             cells[at] = number
-        if row.is_repaired:
-            repaired += len(values)
-    if open_ms is not None:
-        joined.append(TableRow(open_ms, tuple(cells), repaired))
+    close()
     return joined
 
 

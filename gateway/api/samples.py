@@ -1,16 +1,13 @@
-"""Samples: a truck's telemetry as JSON series or CSV rows, as it was or by steps.
+"""Samples: a truck's telemetry as JSON series or as a file, as it was or by steps.
 
 JSON follows SenML's labels (RFC 8428: `n` name, `u` unit, `v` values), turned into columns, because a name and unit at
-each value would be most of the answer. CSV has one row a time and one column a channel. Parquet is offered only where
-the gateway can write it; this one cannot, and says so.
+each value would be most of the answer; it comes in pages. Files (CSV, SenML, Parquet) hold the whole period and are
+written while it is read, in bounded memory.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Sequence
-from datetime import UTC, datetime
+import asyncio
 from typing import Annotated, Literal
 
 from aiohttp import web
@@ -20,12 +17,15 @@ from gateway.api.auth import VIEWER
 from gateway.api.limits import CHANNELS_CHARS_MAX, SAMPLE_ROWS, SAMPLE_ROWS_MAX
 from gateway.api.operations import JSON, Call, operation
 from gateway.api.problem import Problem
-from gateway.api.services import Series
 from gateway.api.shapes import Cursor, Millis, Shape, Time, TruckPath, millis, number_cursor
 from gateway.api.trucks import known_truck
+from gateway.exports import FORMATS, written
 
 _DAY_MS = 86_400_000
-_CSV = "text/csv"
+_WRITE_S = 60.0  # that a client may take for one piece of a file
+
+
+_Rows = Annotated[int, Meta(ge=1, le=SAMPLE_ROWS_MAX, description="rows at most; a file has all if left out")]
 
 
 class SamplesQuery(Shape, frozen=True):
@@ -35,13 +35,18 @@ class SamplesQuery(Shape, frozen=True):
     since: Time | None = None
     until: Time | None = None
     step: Annotated[int, Meta(ge=0, le=31 * 86_400, description="seconds; 0 for every row")] = 0
-    format: Literal["json", "csv", "parquet"] = "json"
-    limit: Annotated[int, Meta(ge=1, le=SAMPLE_ROWS_MAX, description="how many rows at most")] = SAMPLE_ROWS
+    format: Literal["json", "csv", "senml-json", "senml-cbor", "parquet"] = "json"
+    limit: _Rows | None = None
     after: Cursor | None = None
 
 
 class SeriesShape(Shape, frozen=True, omit_defaults=True):
-    """One channel: times and values of equal number. With a step `v` are means and the others tell more of each."""
+    """One channel: times and values of equal number. With a step `v` are means and the others tell more of each.
+
+    `repaired` says of each value (of each step: of how many) that the truck's clock was not set when it was taken, and
+    its time told later; it is left out where there is none. `gaps_ms` are the spans [from, to) of this page that have
+    no value.
+    """
 
     n: str
     u: str
@@ -51,45 +56,57 @@ class SeriesShape(Shape, frozen=True, omit_defaults=True):
     max: tuple[float, ...] = ()
     last: tuple[float, ...] = ()
     count: tuple[int, ...] = ()
+    repaired: tuple[int, ...] = ()
+    gaps_ms: tuple[tuple[int, int], ...] = ()
 
 
 class Samples(Shape, frozen=True):
-    """Series of one truck; `next` is given when there is more in the period."""
+    """Series of one truck; `next` is given when there is more in the period. `repaired` is the sum of the series'."""
 
     truck: str
     since_ms: Millis
     until_ms: Millis
     step_s: int
     series: list[SeriesShape]
+    repaired: int
     next: str | None
 
 
-@operation("GET", "/v1/trucks/{truck}/samples", tag="telemetry", needs=VIEWER, media=(JSON, _CSV), problems=(406,))
-async def get_samples(call: Call, path: TruckPath, query: SamplesQuery) -> Samples | web.Response:
+@operation(
+    "GET",
+    "/v1/trucks/{truck}/samples",
+    tag="telemetry",
+    needs=VIEWER,
+    media=(JSON, *(each.media for each in FORMATS.values())),
+    streams=True,
+)
+async def get_samples(call: Call, path: TruckPath, query: SamplesQuery) -> Samples | web.StreamResponse:
     """Read a truck's telemetry.
 
-    Steps of an hour or a day (and multiples) come from kept rollups; other steps are computed from the rows.
+    Steps of an hour or a day (and multiples) come from kept rollups; other steps are computed from the rows. JSON comes
+    in pages; the other formats are one file of the whole period. In a file of steps, a row without values stands where
+    a gap begins.
     """
-    if query.format == "parquet":
-        raise Problem(406, "this gateway does not write parquet; ask for format=csv or format=json")
     await known_truck(call, path.truck)
     until_ms = millis(query.until, call.api.services.now_ms())
     since_ms = millis(query.since, until_ms - _DAY_MS)
     after_ms = number_cursor(query.after)
-    page = await call.api.services.telemetry.samples(
-        path.truck,
-        channels=[name for name in (query.channels or "").split(",") if name],
-        since_ms=since_ms if after_ms is None else max(since_ms, after_ms),
-        until_ms=until_ms,
-        step_s=query.step,
-        rows_max=query.limit,
-    )
-    following = None if page.next_ms is None else str(page.next_ms)
-    if query.format == "csv":
-        response = web.Response(text=_to_csv(page.series), content_type=_CSV, charset="utf-8")
-        if following is not None:
-            response.headers["Link"] = f'<{call.request.rel_url.update_query(after=following)}>; rel="next"'
-        return response
+    from_ms = since_ms if after_ms is None else max(since_ms, after_ms)
+    channels = [name for name in (query.channels or "").split(",") if name]
+    if query.format != "json":
+        return await _send_file(call, path.truck, query, channels, (from_ms, until_ms))
+    try:
+        async with asyncio.timeout(call.api.limits.answer_deadline_s):
+            page = await call.api.services.telemetry.samples(
+                path.truck,
+                channels=channels,
+                since_ms=from_ms,
+                until_ms=until_ms,
+                step_s=query.step,
+                rows_max=query.limit or SAMPLE_ROWS,
+            )
+    except TimeoutError as error:
+        raise Problem(503, "the answer took too long; ask for less, or again later") from error
     return Samples(
         truck=path.truck,
         since_ms=since_ms,
@@ -105,26 +122,33 @@ async def get_samples(call: Call, path: TruckPath, query: SamplesQuery) -> Sampl
                 max=tuple(each.high),
                 last=tuple(each.last),
                 count=tuple(each.count),
+                repaired=tuple(each.repaired),
+                gaps_ms=tuple(each.gaps_ms),
             )
             for each in page.series
         ],
-        next=following,
+        repaired=sum(sum(each.repaired) for each in page.series),
+        next=None if page.next_ms is None else str(page.next_ms),
     )
 
 
-def _to_csv(series: Sequence[Series]) -> str:
-    """Return the series joined on their times: RFC 4180, times as RFC 3339, nothing where a channel has no value."""
-    rows: dict[int, list[float | None]] = {}
-    for column, each in enumerate(series):
-        for time_ms, value in zip(each.t_ms, each.v, strict=True):
-            rows.setdefault(time_ms, [None] * len(series))[column] = value
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(["time", *(each.name for each in series)])
-    for time_ms in sorted(rows):
-        stamp = datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds")
-        writer.writerow([stamp.replace("+00:00", "Z"), *("" if value is None else value for value in rows[time_ms])])
-    return text.getvalue()
+async def _send_file(
+    call: Call, truck: str, query: SamplesQuery, channels: list[str], period_ms: tuple[int, int]
+) -> web.StreamResponse:
+    """Write a file of the whole period while it is read."""
+    form = FORMATS[query.format]
+    table = await call.api.services.telemetry.table(
+        truck, channels=channels, since_ms=period_ms[0], until_ms=period_ms[1], step_s=query.step
+    )
+    response = web.StreamResponse(headers={"Content-Type": form.media, "Cache-Control": "no-store"})
+    response.headers["Content-Disposition"] = f'attachment; filename="{truck}{form.suffix}"'
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    await response.prepare(call.request)
+    async for piece in written(table, form, truck, rows_max=query.limit):
+        async with asyncio.timeout(_WRITE_S):
+            await response.write(piece)
+    await response.write_eof()
+    return response
 
 
 OPERATIONS = (get_samples,)

@@ -16,11 +16,12 @@ from aiohttp import ClientError
 from gateway.cli.audit import audit
 from gateway.cli.bundles import bundle
 from gateway.cli.configs import config
+from gateway.cli.evidence import coverage, events
 from gateway.cli.keys import key
 from gateway.cli.ledger import budget, ledger
 from gateway.cli.output import examples, printable
 from gateway.cli.rollouts import quote, rollout
-from gateway.cli.samples import coverage, events, samples
+from gateway.cli.samples import samples
 from gateway.cli.session import login
 from gateway.cli.trucks import enrol, revoke, truck, trucks
 from gateway.cli.trust import trust

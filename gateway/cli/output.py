@@ -57,8 +57,13 @@ def note(line: str) -> None:
 
 def print_json(value: object) -> None:
     """Print a value (structs, sequences, mappings) as indented JSON."""
+    sys.stdout.write(encode_json(value).decode())
+
+
+def encode_json(value: object) -> bytes:
+    """Return a value (structs, sequences, mappings) as indented JSON, a line end at its end."""
     # ASCII only: no control or direction character that a truck sent reaches the terminal unescaped.
-    sys.stdout.write(json.dumps(msgspec.to_builtins(value), indent=2, ensure_ascii=True) + "\n")
+    return (json.dumps(msgspec.to_builtins(value), indent=2, ensure_ascii=True) + "\n").encode()
 
 
 def print_json_line(value: object) -> None:

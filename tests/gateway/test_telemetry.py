@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from gateway.api.services import SamplesPage
 from gateway.rollups import RollupTask
+from gateway.series import SamplesPage
 from gateway.telemetry import Telemetry
 from protocol.schema import Channel, Schema
 from store.fleet.evidence import DAY_MS, HOUR_MS
