@@ -1,10 +1,12 @@
-"""Who may make this gateway work: a token bucket ahead of parsing, and a limit on what an unproven address gets back.
+"""Who may make this gateway work: token buckets ahead of parsing, and a limit on what an unproven address gets back.
 
 Anybody can write any source address on a datagram. So a stranger's datagrams draw from the bucket of their prefix and
-from one for all strangers, before a byte of them is looked at; and to an address that has not proven to be a truck's,
-never more than three times the bytes go out that came from it (RFC 9175 section 2.4), whatever is retransmitted and for
-whatever reason. An address counts as a truck's for a while after an OSCORE request of an enrolled truck verified there:
-it then has a bucket of its own, so that a flood of strangers costs the trucks nothing.
+from one for all strangers, after no more than a look at the header: what is no request is dropped first. To an address
+that has not proven to be a truck's, never more than three times the bytes go out that came from it (RFC 9175 section
+2.4), whatever is retransmitted and for whatever reason. An address counts as a truck's for a while after an OSCORE
+request of an enrolled truck verified there: it then has a bucket of its own, so that a flood of strangers costs the
+trucks nothing. Until then a truck that has a session, or is about to finish its handshake, names a kid that is known
+here, which few can guess: such requests have a bucket apart from the strangers'.
 
 Deliberately absent: anything that outlives the process, and any list of addresses to believe or to ban.
 """
@@ -16,13 +18,17 @@ from collections.abc import Callable
 from ipaddress import ip_network
 
 from protocol.errors import PeerError
+from protocol.oscorebytes import kid_of
 from store.coapmeter import Address, Datagram
 
 ANSWER_FACTOR_MAX = 3
-# aiocoap keeps about 2.5 kB for a minute for each request: 300 strangers a second are 45 MB at the very most.
-STRANGERS_PER_S, STRANGERS_BURST = 300.0, 900.0
-# Many trucks share the addresses of one carrier: a whole fleet behind a /24 still comes in within minutes.
-PREFIX_PER_S, PREFIX_BURST = 150.0, 600.0
+# Each may cost a millisecond (a handshake), and aiocoap keeps about 2.5 kB for a minute for it: a sixth of a core and
+# 23 MB at the very most, while ten thousand trucks still begin their handshakes within two minutes.
+STRANGERS_PER_S, STRANGERS_BURST = 150.0, 200.0
+# Many trucks share the addresses of one carrier.
+PREFIX_PER_S, PREFIX_BURST = 100.0, 150.0
+# Requests under a kid that is known here, from an address that is not.
+KNOWN_PER_S, KNOWN_BURST = 300.0, 600.0
 # A truck that fetches at 16 Mbit/s asks 2,000 times a second.
 TRUCK_PER_S, TRUCK_BURST = 4_000.0, 8_000.0
 TRUCK_MEMORY_S = 900.0
@@ -32,7 +38,8 @@ _TRUCKS_MAX = 32_768
 _CREDITS_MAX = 16_384
 # What an address may save up by sending without being answered.
 _CREDIT_BYTES_MAX = 16_384
-_IPV4_PREFIX, _IPV6_PREFIX = 24, 48
+_IPV6_PREFIX = 48
+_COAP_HEADER_BYTES, _COAP_CON_OR_NON, _COAP_REQUESTS_END = 4, 0x40, 0x20
 
 
 class UnprovenAddressError(PeerError):
@@ -48,10 +55,13 @@ class _Bucket:
         self._per_s, self._burst = per_s, burst
         self._tokens, self._at = burst, now
 
-    def take(self, now: float) -> bool:
+    def holds(self, now: float) -> bool:
         self._tokens = min(self._burst, self._tokens + (now - self._at) * self._per_s)
         self._at = now
-        if self._tokens < 1.0:
+        return self._tokens >= 1.0
+
+    def take(self, now: float) -> bool:
+        if not self.holds(now):
             return False
         self._tokens -= 1.0
         return True
@@ -60,9 +70,12 @@ class _Bucket:
 class Admission:
     """The gate of one CoAP socket; every table is bounded, and forgetting an entry only ever costs its owner."""
 
-    def __init__(self, *, monotonic: Callable[[], float]) -> None:
+    def __init__(self, *, monotonic: Callable[[], float], knows: Callable[[bytes], bool] = lambda kid: False) -> None:
+        """`knows` says of a kid whether there is a session or a pending handshake for it in this process."""
         self._monotonic = monotonic
+        self._knows = knows
         self._strangers = _Bucket(STRANGERS_PER_S, STRANGERS_BURST, monotonic())
+        self._known = _Bucket(KNOWN_PER_S, KNOWN_BURST, monotonic())
         self._prefixes: OrderedDict[str, _Bucket] = OrderedDict()
         self._trucks: OrderedDict[Address, tuple[float, _Bucket]] = OrderedDict()
         self._credits: OrderedDict[str, tuple[float, int]] = OrderedDict()
@@ -70,18 +83,25 @@ class Admission:
         self.turned_away = 0
         self.held_back = 0
 
-    def admit(self, bytes_ip: int, remote: Address) -> bool:
+    def admit(self, data: bytes, bytes_ip: int, remote: Address) -> bool:
         """Say whether a datagram of this size (headers included) is looked at; called for each one that arrives."""
         now = self._monotonic()
         bucket = self._truck(remote, now)
         if bucket is not None:
             admitted = bucket.take(now)
         else:
-            admitted = self._prefix(remote[0], now).take(now) and self._strangers.take(now)
+            admitted = _asks(data) and self._admit_stranger(data, remote[0], now)
             if admitted:
                 self._earn(remote[0], bytes_ip, now)
         self.turned_away += not admitted
         return admitted
+
+    def _admit_stranger(self, data: bytes, host: str, now: float) -> bool:
+        kid = kid_of(data)
+        if kid is not None and self._knows(kid):
+            return self._known.take(now)
+        # In a flood the common bucket is empty, and nothing more is looked up; no prefix alone may empty it.
+        return self._strangers.holds(now) and self._prefix(host, now).take(now) and self._strangers.take(now)
 
     def proven(self, remote: Address) -> None:
         """Note that a request of an enrolled truck from this address verified."""
@@ -131,6 +151,11 @@ class Admission:
         self._credits.move_to_end(host)
         if len(self._credits) > _CREDITS_MAX:
             self._credits.popitem(last=False)
+
+
+def _asks(data: bytes) -> bool:
+    """Return whether a datagram begins as a request or a ping does (RFC 7252 section 3): CON or NON, of class 0."""
+    return len(data) >= _COAP_HEADER_BYTES and data[0] & 0xE0 == _COAP_CON_OR_NON and data[1] < _COAP_REQUESTS_END
 
 
 def _prefix_of(host: str) -> str:

@@ -169,8 +169,8 @@ class Gateway:
             gateway_key=keys.exchange.public,
             now_ms=self._now_ms,
         )
-        admission = Admission(monotonic=time.monotonic)
         handshakes = Handshakes(keys.exchange, self.fleet, now=time.monotonic)
+        admission = Admission(monotonic=time.monotonic, knows=lambda kid: kid in peers or kid in handshakes)
         site = Site(peers, handshakes, handlers.table(), admission)
         self._ledger = GatewayLedger(self.fleet, now_ms=self._now_ms)
         self.context = await server_context(

@@ -39,6 +39,7 @@ log = structlog.get_logger("gateway.handlers")
 # What UDP and OSCORE leave of the 64 KiB that IP can carry, in fragments.
 _DATAGRAM_BYTES_MAX = 60_000
 _LARGE_BYTES_MAX = 32 << 20
+_HEARD_AGAIN_MS, _HEARD_MAX = 10_000, 50_000
 _CAUSES = {kind: kind.name.lower() for kind in ParcelKind}
 
 
@@ -64,6 +65,7 @@ class Handlers:
         self._gateway_key = gateway_key
         self._now_ms = now_ms
         self._large: OrderedDict[bytes, bytes] = OrderedDict()
+        self._heard_at: OrderedDict[str, tuple[int, str, str]] = OrderedDict()
 
     def table(self) -> dict[tuple[int, str], Handler]:
         """Return the map that the site dispatches by."""
@@ -82,7 +84,7 @@ class Handlers:
         ack, kinds = await self._ingest.upload(truck, request.peer.link, upload)
         if not upload.parcels:
             # Parcels say so themselves, in the transaction that stores them.
-            await self._fleet.heard(truck.name, request.peer.link, self._now_ms(), request.address)
+            await self._heard(truck.name, request)
         if ParcelKind.RECEIPT in kinds:
             # The feed will say so too, but this very answer should not name what the receipt has just reported.
             self._peers.forget_record(truck.name)
@@ -100,6 +102,18 @@ class Handlers:
         # The whole datagram is booked on what its first parcel is; several kinds share one only when all are small.
         cause = _CAUSES[kinds[0]] if kinds else "hello"
         return Answer(answer.encode(), cause)
+
+    async def _heard(self, truck: str, request: Request) -> None:
+        """Note where a truck was heard, unless that was just noted: each time is a transaction of its own."""
+        now_ms, link, address = self._now_ms(), request.peer.link, request.address
+        last_ms, *last = self._heard_at.get(truck, (0, "", ""))
+        if last == [link, address] and 0 <= now_ms - last_ms < _HEARD_AGAIN_MS:
+            return
+        await self._fleet.heard(truck, link, now_ms, address)
+        self._heard_at[truck] = now_ms, link, address
+        self._heard_at.move_to_end(truck)
+        if len(self._heard_at) > _HEARD_MAX:
+            self._heard_at.popitem(last=False)
 
     async def document(self, request: Request) -> Answer:
         """GET /d?DIGEST: a small document; `desired` in place of a digest names the asking truck's own state."""

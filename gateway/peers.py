@@ -86,6 +86,10 @@ class Peers:
             if kid not in self._peers and kid not in self._joining and kid not in taken:
                 return kid
 
+    def __contains__(self, kid: object) -> bool:
+        """Return whether an enrolled truck's session of this kid is in memory."""
+        return kid in self._peers
+
     async def find(self, kid: bytes) -> Peer | None:
         """Return the peer that sends under `kid`, with its truck record fresh, or None: unknown or revoked."""
         joining = self._joining.get(kid)

@@ -71,6 +71,20 @@ def parse(data: bytes) -> ProtectedRequest | None:
     return ProtectedRequest(data[4:at], data[kid_at:end], data[at + 2 : kid_at], data[end + 1 :])
 
 
+def kid_of(data: bytes) -> bytes | None:
+    """Return the kid that a request names in an OSCORE option which is its first, confirmable or with EDHOC too.
+
+    Nothing else is checked: this is for a first look at what anybody may have sent.
+    """
+    at = 4 + (data[0] & 0x0F) if data else 0
+    if len(data) <= at + 1:
+        return None
+    size, flags = data[at] - _OPTION_OSCORE, data[at + 1]
+    if not 2 <= size <= _OPTION_BYTES_MAX or flags & ~_PIV_BITS != _FLAG_KID:
+        return None
+    return data[at + 2 + (flags & _PIV_BITS) : at + 1 + size]
+
+
 class Cipher:
     """The keys of one context, ready for use from the side that receives requests."""
 

@@ -145,7 +145,7 @@ async def server_context(
     on_datagram: Callable[[Datagram], None],
     on_attribution: Callable[[Attribution], None] | None = None,
     before_send: Callable[[Datagram], None] | None = None,
-    admit: Callable[[int, Address], bool] | None = None,
+    admit: Callable[[bytes, int, Address], bool] | None = None,
     interface: str | None = None,
     credentials: Any = None,
     exchange_lifetime_s: float = EXCHANGE_LIFETIME_S,
@@ -155,7 +155,7 @@ async def server_context(
 
     The site charges a request by `context.meter.attribute(account)` as soon as it knows whose it is, best in its own
     `render_to_pipe`: aiocoap answers the later blocks of a response without asking the resource. `credentials` are
-    aiocoap's server credentials; `admit(IP bytes, source)` says of each datagram whether it is looked at at all.
+    aiocoap's server credentials; `admit(datagram, IP bytes, source)` says whether a datagram is looked at at all.
     Raises OSError if the port is taken.
     """
     context = MeteredContext(loop=asyncio.get_running_loop(), serversite=site)

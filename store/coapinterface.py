@@ -67,8 +67,8 @@ class MeteredInterface(MessageInterfaceUDP6):  # type: ignore[misc]  # aiocoap h
         super().__init__(manager, log=log, loop=loop)
         self.meter = meter
         self.faults = 0
-        # Asked with each arriving datagram's IP bytes and its source, before anything reads it.
-        self.admit: Callable[[int, Address], bool] | None = None
+        # Asked with each arriving datagram, its IP bytes and its source, before anything reads it.
+        self.admit: Callable[[bytes, int, Address], bool] | None = None
         # Asked with each request that is the first of its exchange; whether it takes the request over.
         self.shortcut: Callable[[bytes, Any, Exchange], bool] | None = None
         self._tuning = tuning
@@ -148,7 +148,7 @@ class MeteredInterface(MessageInterfaceUDP6):  # type: ignore[misc]  # aiocoap h
         exchange = None
         try:
             peer, ip_header_bytes = _peer(address)
-            if self.admit is not None and not self.admit(ip_header_bytes + UDP_HEADER_BYTES + len(data), peer):
+            if self.admit is not None and not self.admit(data, ip_header_bytes + UDP_HEADER_BYTES + len(data), peer):
                 self.meter.turned_away(data, peer, ip_header_bytes)
                 return False
             exchange = self.meter.incoming(data, peer, ip_header_bytes)

@@ -101,8 +101,8 @@ async def open_side(
     peers = Peers(fleet, entropy=os.urandom, now_ms=clock.now_ms)
     packs = Packs(folder / "packs", BlobStore(folder / "blobs"), fleet)
     ledger = GatewayLedger(fleet, now_ms=clock.now_ms)
-    admission = Admission(monotonic=clock.monotonic)
     handshakes = Handshakes(GATEWAY_KEY, fleet, now=clock.monotonic)
+    admission = Admission(monotonic=clock.monotonic, knows=lambda kid: kid in peers or kid in handshakes)
     handlers = Handlers(
         fleet=fleet,
         peers=peers,

@@ -17,7 +17,7 @@ REFUSED_BYTES = 28 + 5
 async def test_a_request_behind_a_flood_is_answered() -> None:
     arrived: list[Datagram] = []
 
-    def admit(bytes_ip: int, remote: Address) -> bool:
+    def admit(data: bytes, bytes_ip: int, remote: Address) -> bool:
         return bytes_ip != REFUSED_BYTES
 
     server = await server_context(ChargingSite(), bind=("127.0.0.1", 0), on_datagram=arrived.append, admit=admit)
