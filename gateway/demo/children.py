@@ -127,10 +127,20 @@ def environment_for(folder: Path) -> dict[str, str]:
 
 
 async def start_child(
-    name: str, module: str, *arguments: str, environment: Mapping[str, str], log: Path, on_log: OnLog
+    name: str,
+    module: str,
+    *arguments: str,
+    environment: Mapping[str, str],
+    log: Path,
+    on_log: OnLog,
+    enter: tuple[str, ...] = (),
 ) -> Child:
-    """Start `python -m module arguments...`; its log (stderr, a JSON object a line) goes to `log` and to `on_log`."""
+    """Start `python -m module arguments...`; its log (stderr, a JSON object a line) goes to `log` and to `on_log`.
+
+    `enter` goes before it: a command that puts what follows into another place, such as a network namespace.
+    """
     process = await asyncio.create_subprocess_exec(
+        *enter,
         sys.executable,
         "-m",
         "gateway.demo.leash",

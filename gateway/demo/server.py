@@ -38,13 +38,25 @@ def choose_ports(*, coap: int | None = None, http: int | None = None, usual_http
     return Ports(_port(socket.SOCK_DGRAM, coap, ()), _port(socket.SOCK_STREAM, http, usual))
 
 
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where a gateway runs: its addresses for trucks and for people, and what puts its process there."""
+
+    coap_host: str = _HOST
+    http_host: str = _HOST
+    enter: tuple[str, ...] = ()
+
+
 class DemoGateway:
     """A gateway that can be started, killed and started again."""
 
-    def __init__(self, folder: Path, ports: Ports, environment: Mapping[str, str], on_log: OnLog) -> None:
+    def __init__(
+        self, folder: Path, ports: Ports, environment: Mapping[str, str], on_log: OnLog, *, site: Site | None = None
+    ) -> None:
         self.folder = folder
         self.ports = ports
         self.token = ""
+        self._site = site or Site()
         self._environment = environment
         self._on_log = on_log
         self._child: Child | None = None
@@ -52,12 +64,12 @@ class DemoGateway:
     @property
     def url(self) -> str:
         """The HTTP API's address."""
-        return f"http://{_HOST}:{self.ports.http}"
+        return f"http://{self._site.http_host}:{self.ports.http}"
 
     @property
     def coap(self) -> tuple[str, int]:
         """The CoAP address."""
-        return _HOST, self.ports.coap
+        return self._site.coap_host, self.ports.coap
 
     @property
     def running(self) -> bool:
@@ -66,7 +78,7 @@ class DemoGateway:
 
     async def make(self) -> None:
         """Make keys, database, configuration and the first token."""
-        coap, http = f"{_HOST}:{self.ports.coap}", f"{_HOST}:{self.ports.http}"
+        coap, http = f"{self._site.coap_host}:{self.ports.coap}", f"{self._site.http_host}:{self.ports.http}"
         path, self.token = await initialise(self.folder, coap=coap, http=http)
         path.write_text(_GATEWAY_TOML.format(coap=coap, http=http))
 
@@ -81,6 +93,7 @@ class DemoGateway:
             environment=self._environment,
             log=self.folder / "gateway.log",
             on_log=self._on_log,
+            enter=self._site.enter,
         )
         await self._child.first_words(_READY_S)
 

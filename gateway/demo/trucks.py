@@ -143,8 +143,13 @@ def find_recordings() -> tuple[Recording, ...]:
 class DemoTruck:
     """A truck with its emulated links, whose edge.toml lies in `folder`."""
 
-    def __init__(self, name: str, folder: Path, relays: Mapping[str, Relay]) -> None:
+    def __init__(
+        self, name: str, folder: Path, relays: Mapping[str, Relay], *, host: str = "", enter: tuple[str, ...] = ()
+    ) -> None:
+        """`enter` puts its processes where its links are; `host` is the address of the classroom there."""
         self.name = name
+        self._host = host
+        self._enter = enter
         self.folder = folder
         self.relays = dict(relays)
         self.says: TruckSays | None = None
@@ -178,7 +183,7 @@ class DemoTruck:
         self._child = await self._start("run", environment=environment, on_log=on_log)
         words = await self._child.first_words(_READY_S)
         host, port = words["classroom"]
-        self._classroom = f"http://{host}:{port}"
+        self._classroom = f"http://{self._host or host}:{port}"
 
     async def ask(self, http: aiohttp.ClientSession) -> None:
         """Ask the daemon how it does; what it said last stays when it does not answer."""
@@ -219,6 +224,7 @@ class DemoTruck:
             environment=environment,
             log=self.folder / "edge.log",
             on_log=on_log,
+            enter=self._enter,
         )
 
 

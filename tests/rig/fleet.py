@@ -15,7 +15,7 @@ from gateway.demo.children import environment_for
 from gateway.demo.linkmodel import DirectionProfile, LinkProfile
 from gateway.demo.people import GROUP, People
 from gateway.demo.relay import Relay, start_relay
-from gateway.demo.server import DemoGateway, choose_ports
+from gateway.demo.server import DemoGateway, Ports, Site, choose_ports
 from gateway.demo.trucks import DemoTruck
 
 
@@ -59,13 +59,15 @@ def carried(relay: Relay) -> Carried:
 class Rig:
     """Use as an async context manager: everything that it started ends with it."""
 
-    def __init__(self, folder: Path, *, seed: int) -> None:
+    def __init__(self, folder: Path, *, seed: int, ports: Ports | None = None, site: Site | None = None) -> None:
         self.folder = folder
         self.seed = seed
         self.log: list[tuple[str, str, Mapping[str, object]]] = []
         # Beside the tests' folders: byte code is compiled once for all of them.
         self.environment = environment_for(folder.parent)
-        self.gateway = DemoGateway(folder / "gateway", choose_ports(), self.environment, self.noting("gateway"))
+        self.gateway = DemoGateway(
+            folder / "gateway", ports or choose_ports(), self.environment, self.noting("gateway"), site=site
+        )
         self.people = People(folder / "people")
         self.trucks: list[DemoTruck] = []
         self.client: Client
@@ -101,18 +103,21 @@ class Rig:
 
         `config` is formatted with the address of each link's relay.
         """
-        folder = self.folder / name
-        folder.mkdir()
         relays = {
             link: await start_relay(self.gateway.coap, profile, seed=self.seed + number)
             for number, (link, profile) in enumerate(links.items())
         }
         addresses = {link: "{}:{}".format(*relay.address) for link, relay in relays.items()}
-        (folder / "edge.toml").write_text(config.format(folder=folder, **addresses))
-        truck = DemoTruck(name, folder, relays)
+        truck = DemoTruck(name, self.folder / name, relays)
+        return await self.enrol(truck, config.format(folder=truck.folder, **addresses))
+
+    async def enrol(self, truck: DemoTruck, config: str) -> DemoTruck:
+        """Write a truck's edge.toml and have it join by a one-time code."""
+        truck.folder.mkdir()
+        (truck.folder / "edge.toml").write_text(config)
         self.trucks.append(truck)
-        code = await self.client.enrol(name, group=GROUP)
-        await truck.join(code.code, self.environment, self.noting(name))
+        code = await self.client.enrol(truck.name, group=GROUP)
+        await truck.join(code.code, self.environment, self.noting(truck.name))
         return truck
 
     async def run(self, truck: DemoTruck) -> None:
