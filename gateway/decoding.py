@@ -1,6 +1,7 @@
 """From stored batches to rows: what a truck signed, read under the schema that its signature fixes.
 
-A body that does not decode, though its truck signed it, is left out and logged; the rollup task puts it aside.
+A body that does not decode, though its truck signed it, is left out and logged; the rollup task puts it aside. One that
+never comes to an end, or takes its process along, is not touched any more after a few attempts.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from dataclasses import dataclass
 import structlog
 
 from protocol import batch as bodies
+from protocol import cose
 from protocol.errors import PeerError
 from protocol.messages import Batch, unseal
 from protocol.schema import Channel, Schema, decode_schema
+from store.attempts import Attempts
 from store.fleet.evidence import BatchRecord
 from store.fleet.fleet import FleetStore
 
@@ -52,8 +55,9 @@ def physical(channel: Channel, value: int) -> float:
 class SchemaCache:
     """Decoded schemas by digest: they never change, and each batch needs one."""
 
-    def __init__(self, fleet: FleetStore) -> None:
+    def __init__(self, fleet: FleetStore, attempts: Attempts | None = None) -> None:
         self._fleet = fleet
+        self._attempts = attempts or Attempts()
         self._known: OrderedDict[bytes, Schema] = OrderedDict()
 
     async def get(self, digest: bytes) -> Schema:
@@ -77,15 +81,18 @@ class SchemaCache:
                 pairs.append((record, await self.get(record.schema_digest or b"")))
             except (KeyError, PeerError) as error:
                 _log_damaged(record, error)
-        return await asyncio.to_thread(_decode_all, pairs)
+        return await asyncio.to_thread(_decode_all, pairs, self._attempts)
 
 
-def _decode_all(pairs: Sequence[tuple[BatchRecord, Schema]]) -> list[tuple[BatchRecord, DecodedBatch]]:
+def _decode_all(
+    pairs: Sequence[tuple[BatchRecord, Schema]], attempts: Attempts
+) -> list[tuple[BatchRecord, DecodedBatch]]:
     decoded = []
     for record, schema in pairs:
         try:
-            decoded.append((record, decode_batch(record, schema)))
-        except PeerError as error:
+            with attempts.of(cose.digest(record.sealed)):
+                decoded.append((record, decode_batch(record, schema)))
+        except Exception as error:  # one that nobody foresaw would hold up all those behind it
             _log_damaged(record, error)
     return decoded
 

@@ -35,6 +35,7 @@ from protocol.messages import (
 )
 from protocol.numbers import RANGES_IN_ACK_MAX, REFUSED_IN_ACK_MAX, ParcelKind, Refusal
 from protocol.schema import Schema, decode_schema
+from store.attempts import Attempts
 from store.fleet.evidence import (
     BatchPart,
     BatchRecord,
@@ -57,13 +58,23 @@ _SCHEMAS_ASKED_MAX = 16
 # Bounds of what the database counts in 64 bits: far beyond any clock, and sums of a few of them still fit.
 _TIME_MS_MAX = 1 << 60
 _BOOT_MAX = (1 << 63) - 1
+# Errors that bytes can bring about, unlike those of a database or a disk, which pass.
+_UNFORESEEN = (ArithmeticError, AssertionError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
 class Ingest:
     """Takes uploads of all trucks into the fleet store."""
 
-    def __init__(self, fleet: FleetStore, commits: GroupCommit, *, now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        fleet: FleetStore,
+        commits: GroupCommit,
+        *,
+        now_ms: Callable[[], int],
+        attempts: Attempts | None = None,
+    ) -> None:
         self._fleet = fleet
+        self._attempts = attempts or Attempts()
         self._now_ms = now_ms
         self._commits = commits
         self._schemas: OrderedDict[tuple[str, int, int], tuple[bytes, Schema]] = OrderedDict()
@@ -89,13 +100,20 @@ class Ingest:
                 continue
             kinds.append(parcel.kind)
             try:
-                item = await self._check(truck, link, epoch, parcel, sealed, offered)
+                with self._attempts.of(cose.digest(sealed)):
+                    item = await self._check(truck, link, epoch, parcel, sealed, offered)
             except UnknownEpochError:
                 return Ack(cumulative=0, epoch_unknown=True), tuple(kinds)
             except PeerError as error:
                 reason = Refusal.BAD_SIGNATURE if isinstance(error, SignatureError) else Refusal.MALFORMED
                 refused.append((parcel.sequence, reason))
                 await self._quarantine(truck, epoch, parcel.sequence, sealed, str(error))
+                continue
+            except _UNFORESEEN as error:
+                # What its bytes bring about they would bring about at every try, and hold up all that comes behind.
+                log.exception("parcel.unforeseen", truck=truck.name, sequence=parcel.sequence)
+                refused.append((parcel.sequence, Refusal.MALFORMED))
+                await self._quarantine(truck, epoch, parcel.sequence, sealed, f"{type(error).__name__}: {error}"[:200])
                 continue
             epoch = item.epoch
             if isinstance(item.part, BatchPart) and item.part.schema_digest is None:

@@ -16,6 +16,7 @@ import structlog
 
 from gateway.decoding import DecodedBatch, SchemaCache
 from gateway.steps import roll_up
+from store.attempts import Attempts
 from store.fleet.errors import RolledUpError
 from store.fleet.evidence import BatchRecord, BatchSpan
 from store.fleet.fleet import FleetStore
@@ -29,9 +30,9 @@ _log = structlog.get_logger(__name__)
 class RollupTask:
     """Adds what was stored since to the rollups."""
 
-    def __init__(self, fleet: FleetStore) -> None:
+    def __init__(self, fleet: FleetStore, attempts: Attempts | None = None) -> None:
         self._fleet = fleet
-        self._schemas = SchemaCache(fleet)
+        self._schemas = SchemaCache(fleet, attempts)
 
     async def run(self) -> None:
         """Roll up for ever; a database that is away for a while does not end it."""

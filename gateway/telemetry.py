@@ -16,6 +16,7 @@ from gateway.series import Column, SamplesPage, Series, Table, TableRow
 from gateway.steps import Steps
 from protocol.errors import PeerError
 from protocol.schema import Schema
+from store.attempts import Attempts
 from store.fleet.evidence import DAY_MS, HOUR_MS
 from store.fleet.fleet import FleetStore
 
@@ -29,9 +30,9 @@ _Place = tuple[str, str]  # a channel's name and unit
 class Telemetry:
     """Answers what a truck measured (`gateway.api.services.TelemetrySource`)."""
 
-    def __init__(self, fleet: FleetStore) -> None:
+    def __init__(self, fleet: FleetStore, attempts: Attempts | None = None) -> None:
         self._fleet = fleet
-        self._schemas = SchemaCache(fleet)
+        self._schemas = SchemaCache(fleet, attempts)
 
     async def samples(
         self, truck: str, *, channels: Sequence[str], since_ms: int, until_ms: int, step_s: int, rows_max: int

@@ -67,6 +67,20 @@ async def test_a_bad_signature_is_refused_by_its_sequence_and_put_aside(side: Si
     assert (aside.sequence, aside.sealed) == (1, forged)
 
 
+async def test_a_parcel_whose_check_fails_unforeseen_is_refused_and_the_others_are_stored(
+    side: Side, truck: ScriptedTruck, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def peek(*_: object) -> None:
+        raise RecursionError("deeper than anybody thought")
+
+    monkeypatch.setattr("gateway.ingest.peek", peek)
+    ack = await truck.upload(truck.offer(), truck.batch(rows_from(NOW_S)), event(truck))
+    assert ack.refused == ((2, Refusal.MALFORMED),)
+    assert (ack.cumulative, ack.ranges) == (1, ((3, 3),))
+    (aside,) = await side.fleet.quarantined("ke-arrow")
+    assert (aside.sequence, aside.reason) == (2, "RecursionError: deeper than anybody thought")
+
+
 async def test_a_parcel_of_another_truck_is_refused(side: Side, truck: ScriptedTruck) -> None:
     truck.name = "ke-other"
     foreign = event(truck)
