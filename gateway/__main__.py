@@ -10,12 +10,12 @@ from pathlib import Path
 
 import click
 
+from gateway.backup_cli import backup, backup_key, restore
 from gateway.config import ConfigError, GatewayConfig, load_config
-from gateway.daemon import Gateway, database_url, folder_lock, initialise, load_keys
+from gateway.daemon import Gateway, database_url, folder_lock, initialise, load_keys, places_of_keys
 from gateway.service_cli import seal_keys, unit
-from protocol.errors import DigitruckError, LocalError
+from protocol.errors import DigitruckError
 from store.fleet.fleet import FleetStore, migrate
-from store.fleet.restore import restore
 from store.logs import set_up_logs
 from store.notify import notify
 
@@ -126,6 +126,7 @@ def check(config: Path, as_json: bool) -> None:
             await fleet.close()
         return {
             "configuration": str(config),
+            "keys": places_of_keys(data / "keys"),
             "database": database_url(settings, data).split("@")[-1],
             "freshness_key": keys.freshness.public.hex(),
             "trucks": summary.trucks,
@@ -189,67 +190,6 @@ def scrub(config: Path, as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
-@_config_option
-def backup(file: Path, config: Path) -> None:
-    """Write a consistent copy of the SQLite database to FILE, also while the gateway runs.
-
-    Keys and blobs are plain files beside it: copy them too.
-
-    \b
-    Example:
-      digitruck-gateway backup /backup/fleet-2026-11-23.db --config /srv/digitruck/gateway.toml
-    """
-    settings, data = _load(config)
-
-    async def copy() -> None:
-        fleet = await FleetStore.open(database_url(settings, data))
-        try:
-            await fleet.backup(file)
-        finally:
-            await fleet.close()
-
-    asyncio.run(copy())
-    click.echo(f"{file}: {file.stat().st_size} bytes; sessions are left out, so that trucks key anew after a restore")
-
-
-@main.command(name="restore")
-@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
-@_config_option
-def restore_command(file: Path, config: Path) -> None:
-    """Put a backup of the SQLite database in the place of the present one; stop the gateway first.
-
-    The present database is kept beside the restored one, and what it knows to be revoked stays revoked. Sessions are
-    not part of a backup: each truck keys anew, by itself, when it next calls. Parcels that were acknowledged after the
-    backup was made are not in it: `digitruck coverage TRUCK` names the gaps.
-
-    \b
-    Example:
-      systemctl stop digitruck-gateway
-      digitruck-gateway restore /backup/fleet-2026-11-23.db --config /srv/digitruck/gateway.toml
-      systemctl start digitruck-gateway
-    """
-    settings, data = _load(config)
-    url = database_url(settings, data)
-    if not url.startswith("sqlite"):
-        raise LocalError("this gateway keeps its data in PostgreSQL: use pg_restore, then DELETE FROM contexts")
-    lock = folder_lock(data)
-    lock.take()
-    try:
-        restored = restore(file, Path(url.partition("///")[2]))
-        asyncio.run(migrate(url))
-    finally:
-        lock.release()
-    click.echo("the database is restored; trucks key anew when they next call")
-    if restored.kept_as is not None:
-        click.echo(f"the former one is {restored.kept_as}")
-    if restored.kept_as is not None and restored.revocations is None:
-        click.echo("what was revoked since the backup could not be read: revoke it again", err=True)
-    elif restored.revocations:
-        click.echo(f"{restored.revocations} revocations since the backup were kept")
-
-
-@main.command()
 @click.option("--trucks", type=click.IntRange(1, 11), default=3, show_default=True, help="How many trucks.")
 @click.option(
     "--seconds", type=click.FloatRange(min=1), help="End by itself after so long (a slow machine: up to 60 s more)."
@@ -274,8 +214,8 @@ def demo(trucks: int, seconds: float | None, http: int | None, coap: int | None,
     raise SystemExit(asyncio.run(run_demo(options, Console())))
 
 
-main.add_command(unit)
-main.add_command(seal_keys)
+for command in (backup, restore, backup_key, unit, seal_keys):
+    main.add_command(command)
 
 
 def _load(config: Path) -> tuple[GatewayConfig, Path]:

@@ -44,16 +44,16 @@ from store.blobs import BlobStore
 from store.coapcontext import MeteredContext, server_context
 from store.files import publish
 from store.fleet.fleet import FleetStore, migrate
-from store.lock import FileLock
 from store.keyfiles import KeyMissingError, KeyUnreadableError, has_key, read_key
-
+from store.lock import FileLock
 from store.notify import notify
-log = structlog.get_logger("gateway.daemon")
 
+log = structlog.get_logger("gateway.daemon")
 
 _WATCHDOG_S = 60.0  # WatchdogSec=300 in the unit
 # File of DATA/keys -> name of the credential.
 CREDENTIALS = {"edhoc.key": "digitruck-gateway.edhoc", "freshness.key": "digitruck-gateway.freshness"}
+
 
 @dataclass(frozen=True, slots=True)
 class GatewayKeys:
@@ -84,6 +84,12 @@ def load_keys(folder: Path) -> GatewayKeys:
     except KeyUnreadableError as error:
         raise LocalError(f"{error}; or restore it from a backup") from error
     return GatewayKeys(EdhocKey(exchange[:32], exchange[32:]), SigningKey(seed))
+
+
+def places_of_keys(folder: Path) -> str:
+    """Return where the gateway's keys are: files, credentials of the service, or both."""
+    places = {"file" if (folder / name).exists() else "credential" for name in CREDENTIALS}
+    return ", ".join(sorted(places))
 
 
 def database_url(config: GatewayConfig, data: Path) -> str:
@@ -191,10 +197,10 @@ class Gateway:
             ("rollups", RollupTask(self.fleet).run),
             ("documents", self.documents.run),
             ("revocations", lambda: self._watch_trucks(peers)),
+            ("watchdog", self._watchdog),
         ):
             self._tasks.append(asyncio.create_task(_forever(name, work), name=name))
         # Everything made so far lives as long as the process: collecting it again and again would stall answers.
-            ("watchdog", self._watchdog),
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 20, 50)
@@ -251,10 +257,6 @@ class Gateway:
             raise PeerError("this gateway has no root yet: run `digitruck trust init` and `digitruck trust push` first")
         return JoinCode(truck, self._config.coap.public, secret, self._exchange_public, root).text()
 
-    async def _watch_trucks(self, peers: Peers) -> None:
-        # Begun anew after a failure, it hears what was committed in between.
-        async for change in self.fleet.changes.subscribe(after=self._change_seen):
-            self._change_seen = change.id
     async def _watchdog(self) -> None:
         # A ping proves that the loop turns and that the database takes a transaction.
         while True:
@@ -262,6 +264,10 @@ class Gateway:
             notify("WATCHDOG=1")
             await asyncio.sleep(_WATCHDOG_S)
 
+    async def _watch_trucks(self, peers: Peers) -> None:
+        # Begun anew after a failure, it hears what was committed in between.
+        async for change in self.fleet.changes.subscribe(after=self._change_seen):
+            self._change_seen = change.id
             peers.changed(change)
 
 

@@ -46,11 +46,16 @@ def has_key(path: Path, credential: str) -> bool:
 
 def read_key(path: Path, credential: str, size: int) -> bytes:
     """Return the key's `size` bytes; raise `KeyMissingError` or `KeyUnreadableError`."""
-    place = None if path.exists() else credential_path(credential)
-    data = _read_file(path) if place is None else place.read_bytes()
+    data = read_key_file(path, credential)
     if len(data) != size:
-        raise KeyUnreadableError(f"{place or path} is damaged: it has {len(data)} bytes and not {size}")
+        raise KeyUnreadableError(f"{path} is damaged: it has {len(data)} bytes and not {size}")
     return data
+
+
+def read_key_file(path: Path, credential: str) -> bytes:
+    """Return what the file or the credential holds; raise as `read_key`."""
+    place = None if path.exists() else credential_path(credential)
+    return _read_file(path) if place is None else place.read_bytes()
 
 
 def _read_file(path: Path) -> bytes:

@@ -3,7 +3,7 @@
 A backup of SQLite is one consistent file made while the gateway runs (VACUUM INTO). OSCORE contexts are left out: a
 restored gateway must not go on with sequence numbers that it used since (RFC 8613 appendix B.1), so trucks run EDHOC
 again; nor do transport secrets travel with a backup. PostgreSQL has its own tools (pg_dump, base backups); after such a
-restore, delete the rows of `contexts` before the gateway starts.
+restore, `settle_restored` has to run before the gateway starts.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ import hashlib
 import os
 import sqlite3
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Row, func, select, text
+from sqlalchemy import Row, delete, func, select, text
 
-from store.fleet import changes_table
+from store.fleet import audit, changes_table
 from store.fleet.database import FleetPart
 from store.fleet.errors import DatabaseUnsupportedError
 from store.fleet.evidence import BatchState
@@ -27,7 +28,17 @@ from store.fleet.limits import DAMAGED_NAMED_MAX, SCRUB_CHUNK
 from store.fleet.records import FleetSummary, ScrubReport
 from store.fleet.rowhash import parcel_hash
 from store.fleet.schemas import OPEN
-from store.fleet.tables import batches, documents, parcels, quarantined, schemas, trucks
+from store.fleet.tables import (
+    batches,
+    contexts,
+    desired_states,
+    documents,
+    enrolments,
+    parcels,
+    quarantined,
+    schemas,
+    trucks,
+)
 
 
 class Care(FleetPart):
@@ -95,6 +106,21 @@ class Care(FleetPart):
         if source is None:
             raise DatabaseUnsupportedError("back PostgreSQL up with pg_dump, without the data of the table contexts")
         await asyncio.to_thread(_copy, source, path)
+
+    async def settle_restored(self, detail: Mapping[str, str | int | None], now_ms: int) -> int:
+        """Make a restored database safe to serve from, and say so in the audit log; return how many codes are void.
+
+        Sessions end, since their sequence numbers may have been used since (RFC 8613, appendix B.1). One-time codes
+        that nobody had used are void: somebody may have used them since. Desired states are signed anew when the
+        gateway starts, with versions above those that trucks have seen.
+        """
+        async with self._database.write() as transaction:
+            await transaction.execute(delete(contexts))
+            await transaction.execute(delete(desired_states))
+            voided = await transaction.execute(delete(enrolments).where(enrolments.c.redeemed_ms.is_(None)))
+            entry = audit.note(audit.GATEWAY_ACTOR, "gateway.restored", "", now_ms, detail)
+            await audit.append(self._database, transaction, entry)
+            return voided.rowcount
 
     async def _scrub_parcels(self, damaged: list[str]) -> int:
         number, after = 0, 0

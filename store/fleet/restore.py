@@ -1,8 +1,9 @@
-"""Put a backup of the SQLite database in the place of the one that is there. Nobody may have it open meanwhile.
+"""Put a copy of the SQLite database from a backup in the place of the one that is there. Nobody may have it open.
 
-What was revoked since the backup was made stays revoked, as far as the database that is replaced can still be read:
-a restore must not let a stolen truck or a lost token back in. Transport contexts never come back (`store.fleet.care`),
-so trucks run EDHOC again by themselves. The replaced database is kept beside the new one.
+What the replaced database still knows and a restore must not undo goes along, as far as it can be read: revocations of
+trucks and tokens (a stolen truck must stay out), trucks that joined since (nobody can drive to them), and the newer
+signed roots, delegations and configurations (trucks trust those already and refuse older ones). What was sent since is
+gone. Transport contexts never come back, so trucks run EDHOC again by themselves. The replaced database is kept.
 
 PostgreSQL has its own tools for this.
 """
@@ -10,58 +11,45 @@ PostgreSQL has its own tools for this.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
-import shutil
 import sqlite3
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from typing import Final
 
 from protocol.errors import LocalError
+from protocol.numbers import DocumentKind
 from store.files import sync_folder
 
-_WITH_LOG = ("", "-wal", "-shm")
+_WITH_LOG: Final = ("", "-wal", "-shm")
+_TRUCK: Final = "name, group_name, signing_key, credential, kid_cred, enrolled_ms, revoked_ms"
+_KEY: Final = "truck, signing_key, credential, since_ms, until_ms"
+_DOCUMENT: Final = (
+    "digest, kind, version, name, bundle, group_name, issued_s, expires_s, size, received_ms, put_by, signed, stream"
+)
+_CARRIED_KINDS: Final = (DocumentKind.ROOT, DocumentKind.DELEGATION, DocumentKind.CONFIG)
 
 
 class BackupUnusableError(LocalError):
-    """The file is no backup of a fleet's database, or is damaged; nothing was changed."""
+    """The copy is no database of a fleet, or is damaged; nothing was changed."""
 
 
 @dataclass(frozen=True, slots=True)
-class Restored:
-    """Where the replaced database is now, and how many revocations it was asked for; None: there was none to ask."""
+class Carried:
+    """What came along from the replaced database, in numbers; `heard_ms` is when it last heard a truck."""
 
-    kept_as: Path | None
-    revocations: int | None
-
-
-def restore(backup: Path, path: Path) -> Restored:
-    """Replace the database at `path` by `backup`, whole or not at all; raise `BackupUnusableError`."""
-    part = path.with_name(f"{path.name}.restoring")
-    try:
-        _copy(backup, part)
-        revocations = _carry_revocations(path, part) if path.exists() else None
-        _sync(part)
-        kept_as = _keep(path) if path.exists() else None
-        part.replace(path)
-        sync_folder(path.parent)
-    finally:
-        for suffix in _WITH_LOG:
-            part.with_name(part.name + suffix).unlink(missing_ok=True)
-    return Restored(kept_as, revocations)
+    revocations: int
+    trucks: tuple[str, ...]
+    documents: int
+    heard_ms: int
+    audit_rows: int
+    audit_head: bytes
 
 
-def _copy(backup: Path, part: Path) -> None:
-    if not backup.is_file():
-        raise BackupUnusableError(f"{backup}: there is no such file")
-    log = backup.with_name(f"{backup.name}-wal")
-    if log.exists() and log.stat().st_size:
-        raise BackupUnusableError(f"{backup} is a database in use: make a backup of it with `digitruck-gateway backup`")
-    for suffix in _WITH_LOG:
-        part.with_name(part.name + suffix).unlink(missing_ok=True)
-    part.touch(mode=0o600)
-    with backup.open("rb") as source, part.open("wb") as copy:
-        shutil.copyfileobj(source, copy, 1 << 20)
+def check_copy(part: Path) -> None:
+    """Make a copy fit to be used: sound, and without sessions; raise `BackupUnusableError`."""
     try:
         with contextlib.closing(sqlite3.connect(part, isolation_level=None)) as opened:
             checked = opened.execute("PRAGMA quick_check(1)").fetchone()[0]
@@ -69,32 +57,100 @@ def _copy(backup: Path, part: Path) -> None:
             # A backup has none; a plain copy of a database has, and must not go on with its sequence numbers.
             opened.execute("PRAGMA secure_delete = ON")
             opened.execute("DELETE FROM contexts")
-            opened.execute("PRAGMA journal_mode = DELETE")
     except sqlite3.Error as error:
-        raise BackupUnusableError(f"{backup} is no backup of a fleet's database: {error}") from error
+        raise BackupUnusableError(f"this is no database of a fleet: {error}") from error
     if checked != "ok":
-        raise BackupUnusableError(f"{backup} is damaged: {checked}")
+        raise BackupUnusableError(f"the database in it is damaged: {checked}")
 
 
-def _carry_revocations(path: Path, part: Path) -> int | None:
-    """Revoke in the copy what is revoked in the database that it replaces; return how many, or None if unreadable."""
+def heard_ms(path: Path) -> int | None:
+    """Return when a database last heard a truck (Unix ms, 0: never), or None if there is none that can be read."""
+    with contextlib.suppress(sqlite3.Error), contextlib.closing(_read_only(path)) as opened:
+        return int(opened.execute("SELECT coalesce(max(last_heard_ms), 0) FROM trucks").fetchone()[0])
+    return None
+
+
+def carry(path: Path, part: Path) -> Carried | None:
+    """Take from the database at `path` into the copy `part` what must not be undone; None: it cannot be read.
+
+    Both have this release's schema, or nothing is carried.
+    """
     try:
-        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as old:
-            trucks = old.execute(
-                "SELECT revoked_ms, name, signing_key FROM trucks WHERE revoked_ms IS NOT NULL"
-            ).fetchall()
+        with contextlib.closing(_read_only(path)) as old:
+            trucks = old.execute(f"SELECT {_TRUCK} FROM trucks").fetchall()  # noqa: S608 - constants of this module
+            keys = old.execute(f"SELECT {_KEY} FROM truck_keys ORDER BY id").fetchall()  # noqa: S608
             tokens = old.execute("SELECT revoked_ms, token_sha256 FROM tokens WHERE revoked_ms IS NOT NULL").fetchall()
+            kinds = ", ".join(str(int(kind)) for kind in _CARRIED_KINDS)
+            documents = old.execute(f"SELECT {_DOCUMENT} FROM documents WHERE kind IN ({kinds})").fetchall()  # noqa: S608
+            addressed = old.execute("SELECT truck, digest FROM document_trucks").fetchall()
+            heard = old.execute("SELECT coalesce(max(last_heard_ms), 0) FROM trucks").fetchone()[0]
+            last = old.execute("SELECT id, hash FROM audit_log ORDER BY id DESC LIMIT 1").fetchone() or (0, bytes(32))
+        with contextlib.closing(sqlite3.connect(part)) as copy, copy:
+            joined = _carry_trucks(copy, trucks, keys)
+            revocations = _carry_revocations(copy, trucks, tokens)
+            carried = _carry_documents(copy, documents, addressed)
     except sqlite3.Error:
         return None
-    changed = 0
-    with contextlib.closing(sqlite3.connect(part)) as copy, copy:
-        for row in trucks:
-            revoke = "UPDATE trucks SET revoked_ms = ? WHERE name = ? AND signing_key = ? AND revoked_ms IS NULL"
-            changed += copy.execute(revoke, row).rowcount
-        for row in tokens:
-            revoke = "UPDATE tokens SET revoked_ms = ? WHERE token_sha256 = ? AND revoked_ms IS NULL"
-            changed += copy.execute(revoke, row).rowcount
-    return changed
+    return Carried(revocations, joined, carried, int(heard), int(last[0]), bytes(last[1]))
+
+
+def _carry_revocations(
+    copy: sqlite3.Connection, trucks: list[tuple[object, ...]], tokens: list[tuple[object, ...]]
+) -> int:
+    of_truck = "UPDATE trucks SET revoked_ms = ? WHERE name = ? AND signing_key = ? AND revoked_ms IS NULL"
+    of_api = "UPDATE tokens SET revoked_ms = ? WHERE token_sha256 = ? AND revoked_ms IS NULL"
+    revoked = [(row[6], row[0], row[2]) for row in trucks if row[6] is not None]
+    changed = sum(copy.execute(of_truck, row).rowcount for row in revoked)
+    return changed + sum(copy.execute(of_api, row).rowcount for row in tokens)
+
+
+def _carry_trucks(
+    copy: sqlite3.Connection, trucks: list[tuple[object, ...]], keys: list[tuple[object, ...]]
+) -> tuple[str, ...]:
+    """Take over trucks that joined, or joined anew, since; return their names."""
+    known = {row[0]: row[1] for row in copy.execute("SELECT name, signing_key FROM trucks")}
+    joined = [row for row in trucks if known.get(row[0]) != row[2]]
+    for row in joined:
+        if row[0] in known:
+            values = "group_name = ?, signing_key = ?, credential = ?, kid_cred = ?, enrolled_ms = ?, revoked_ms = ?"
+            copy.execute(f"UPDATE trucks SET {values} WHERE name = ?", (*row[1:], row[0]))  # noqa: S608
+            copy.execute("DELETE FROM truck_keys WHERE truck = ?", (row[0],))
+        else:
+            copy.execute(f"INSERT INTO trucks ({_TRUCK}) VALUES (?, ?, ?, ?, ?, ?, ?)", row)  # noqa: S608
+        of_truck = [key for key in keys if key[0] == row[0]]
+        copy.executemany(f"INSERT INTO truck_keys ({_KEY}) VALUES (?, ?, ?, ?, ?)", of_truck)  # noqa: S608
+    return tuple(sorted(str(row[0]) for row in joined))
+
+
+def _carry_documents(
+    copy: sqlite3.Connection, documents: list[tuple[object, ...]], addressed: list[tuple[object, ...]]
+) -> int:
+    """Take over documents that the copy lacks; each still hashes to its digest, and its signature is checked anyway."""
+    marks = ", ".join("?" * len(_DOCUMENT.split(", ")))
+    # By stream and version as well: a version is given once.
+    known = {row[:2] for row in copy.execute("SELECT stream, version FROM documents")}
+    sound = [
+        row
+        for row in documents
+        if (row[12], row[2]) not in known and isinstance(row[11], bytes) and hashlib.sha256(row[11]).digest() == row[0]
+    ]
+    copy.executemany(f"INSERT INTO documents ({_DOCUMENT}) VALUES ({marks})", sound)  # noqa: S608
+    new = {row[0] for row in sound}
+    copy.executemany(
+        "INSERT INTO document_trucks (truck, digest) VALUES (?, ?)", [row for row in addressed if row[1] in new]
+    )
+    return len(sound)
+
+
+def swap(part: Path, path: Path) -> Path | None:
+    """Put the copy in the place of the database at `path`; return where that one is now, None if there was none."""
+    with contextlib.closing(sqlite3.connect(part, isolation_level=None)) as opened:
+        opened.execute("PRAGMA journal_mode = DELETE")
+    _sync(part)
+    kept_as = _keep(path) if path.exists() else None
+    part.replace(path)
+    sync_folder(path.parent)
+    return kept_as
 
 
 def _keep(path: Path) -> Path:
@@ -110,6 +166,10 @@ def _keep(path: Path) -> Path:
             log.rename(kept.with_name(kept.name + suffix))
     os.link(path, kept)
     return kept
+
+
+def _read_only(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
 
 
 def _sync(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`digitruck-gateway`: every command says what it does and what went wrong; a restore brings back no session."""
+"""`digitruck-gateway`: every command says what it does and what went wrong."""
 
 from __future__ import annotations
 
@@ -11,10 +11,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from gateway.__main__ import main
-from gateway.daemon import folder_lock
 from store.fleet.fleet import FleetStore
-from store.fleet.records import ContextRecord
-from tests.gateway.fleets import NOW_MS, add_truck
+from tests.gateway.fleets import add_truck
 
 COMMANDS = sorted(main.commands)
 
@@ -41,11 +39,6 @@ def with_fleet(config: Path, work: object) -> object:
     return asyncio.run(inside())
 
 
-async def enrol(fleet: FleetStore) -> None:
-    await add_truck(fleet)
-    await fleet.put_context(ContextRecord(b"kid", b"\0", "ke-arrow", "sat", b"m" * 16, b"s" * 8, 256, NOW_MS))
-
-
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help_with_an_example(command: str) -> None:
     result = run(command, "--help")
@@ -55,7 +48,19 @@ def test_every_command_has_help_with_an_example(command: str) -> None:
 
 
 def test_the_commands_are_those_of_the_contract() -> None:
-    assert {"init", "serve", "demo", "check", "migrate", "backup", "restore", "scrub"} <= set(COMMANDS)
+    assert {
+        "init",
+        "serve",
+        "demo",
+        "check",
+        "migrate",
+        "backup",
+        "backup-key",
+        "restore",
+        "scrub",
+        "unit",
+        "seal-keys",
+    } <= set(COMMANDS)
     assert isinstance(main, click.Group)
 
 
@@ -107,53 +112,3 @@ def test_a_missing_configuration_or_database_is_one_line_that_says_what_to_do(tm
 def test_wrong_use_has_exit_code_2() -> None:
     assert run("backup").exit_code == 2
     assert run("nonsense").exit_code == 2
-
-
-def test_a_backup_is_restored_without_sessions_and_what_was_there_is_kept(config: Path, tmp_path: Path) -> None:
-    with_fleet(config, enrol)
-    backup = tmp_path / "fleet-backup.db"
-    assert run("backup", backup, "--config", config).exit_code == 0
-    assert "exists" in run("backup", backup, "--config", config).stderr
-    with_fleet(config, lambda fleet: add_truck(fleet, "tz-arrow"))
-    result = run("restore", backup, "--config", config)
-    assert result.exit_code == 0, result.output
-    assert "key anew" in result.output
-
-    async def look(fleet: FleetStore) -> tuple[list[str], int]:
-        return [truck.name for truck in await fleet.trucks()], len(await fleet.all_contexts())
-
-    assert with_fleet(config, look) == (["ke-arrow"], 0)
-    assert (config.parent / "fleet.db.before-1").exists()
-
-
-def test_a_restore_keeps_what_was_revoked_since(config: Path, tmp_path: Path) -> None:
-    with_fleet(config, enrol)
-    run("backup", tmp_path / "b.db", "--config", config)
-    with_fleet(config, lambda fleet: fleet.revoke_truck("ke-arrow", NOW_MS))
-    result = run("restore", tmp_path / "b.db", "--config", config)
-    assert "1 revocations" in result.output
-
-    async def revoked(fleet: FleetStore) -> bool:
-        truck = await fleet.truck("ke-arrow")
-        return truck is not None and truck.revoked_ms is not None
-
-    assert with_fleet(config, revoked)
-
-
-def test_a_running_gateway_is_not_restored_over(config: Path, tmp_path: Path) -> None:
-    run("backup", tmp_path / "b.db", "--config", config)
-    lock = folder_lock(config.parent)
-    lock.take()
-    try:
-        for args in (("restore", tmp_path / "b.db"), ("migrate",)):
-            result = run(*args, "--config", config)
-            assert (result.exit_code, "stop it first" in result.stderr) == (1, True)
-    finally:
-        lock.release()
-    assert run("restore", tmp_path / "b.db", "--config", config).exit_code == 0
-
-
-def test_a_postgresql_gateway_is_told_its_own_tools(config: Path, tmp_path: Path) -> None:
-    config.write_text('database = "postgresql://127.0.0.1/fleet"\n')
-    result = run("restore", tmp_path / "b.db", "--config", config)
-    assert (result.exit_code, "pg_restore" in result.stderr) == (1, True)

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
+from protocol.errors import LocalError
 from protocol.numbers import DocumentKind
-from store.fleet.errors import DatabaseUnsupportedError
+from store.fleet.errors import DatabaseUnsupportedError, EnrolmentError
 from store.fleet.evidence import BatchPart, EventPart, IngestItem
 from store.fleet.fleet import FleetStore
 from store.fleet.records import ContextRecord, DocumentRecord
@@ -99,6 +100,31 @@ async def test_a_backup_never_replaces_a_file(fleet: FleetStore, tmp_path: Path)
 async def test_on_postgresql_a_backup_says_what_to_use(fleet: FleetStore, tmp_path: Path) -> None:
     with pytest.raises(DatabaseUnsupportedError, match="pg_dump"):
         await fleet.backup(tmp_path / "backup.db")
+
+
+async def test_a_restored_database_has_no_session_code_or_desired_state_and_says_what_happened(
+    fleet: FleetStore,
+) -> None:
+    await fleet.put_context(ContextRecord(b"a", b"p", "ke-arrow", "sat", b"m", b"", 0, 1))
+    await fleet.set_desired("ke-arrow", b"d" * 32, b"signed", 1)
+    await fleet.create_enrolment("zm-patel", "zambia", b"s" * 32, 9_000, "ada", now_ms=1)
+    assert await fleet.settle_restored({"made_ms": 5}, 6) == 1
+    assert await fleet.all_contexts() == []
+    assert await fleet.desired("ke-arrow") is None
+    with pytest.raises(EnrolmentError):
+        await fleet.redeem_enrolment(b"s" * 32, "zm-patel", b"k" * 32, b"c", b"d", 7)
+    newest = (await fleet.audit_log())[0]
+    assert (newest.actor, newest.action, newest.detail_json) == ("gateway", "gateway.restored", '{"made_ms":5}')
+    assert (await fleet.verify_audit()).broken_at is None
+    assert await fleet.settle_restored({}, 7) == 0
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+async def test_a_transaction_that_does_nothing_shows_that_the_database_takes_one(fleet: FleetStore) -> None:
+    await fleet.begin_and_end()
+    await fleet.close()
+    with pytest.raises(LocalError, match="closed"):
+        await fleet.begin_and_end()
 
 
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
