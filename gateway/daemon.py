@@ -11,7 +11,6 @@ import os
 import ssl
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
@@ -21,7 +20,7 @@ from gateway.admission import Admission
 from gateway.api.app import make_app
 from gateway.api.auth import new_token, token_sha256
 from gateway.api.server import ApiServer, start_api
-from gateway.api.services import Services
+from gateway.api.services import Services, TrustState
 from gateway.coap import Site
 from gateway.commits import GroupCommit
 from gateway.config import DEFAULT_TEXT, GatewayConfig, parse_config, split_listen
@@ -32,64 +31,26 @@ from gateway.handshakes import Handshakes
 from gateway.ingest import Ingest
 from gateway.ledger import GatewayLedger
 from gateway.oidc import OidcProvider, read_secret
+from gateway.ownkeys import CREDENTIALS as CREDENTIALS
+from gateway.ownkeys import OwnKeys, make_keys
+from gateway.ownkeys import load_keys as load_keys
+from gateway.ownkeys import places_of_keys as places_of_keys
 from gateway.packs import Packs
 from gateway.peers import Peers
 from gateway.rollups import RollupTask
 from gateway.telemetry import Telemetry
-from protocol.cose import SigningKey
-from protocol.edhoc import EdhocKey, generate_key
 from protocol.errors import LocalError, PeerError
 from protocol.joincode import JoinCode
 from store.blobs import BlobStore
 from store.coapcontext import MeteredContext, server_context
 from store.files import publish
 from store.fleet.fleet import FleetStore, migrate
-from store.keyfiles import KeyMissingError, KeyUnreadableError, has_key, read_key
 from store.lock import FileLock
 from store.notify import notify
 
 log = structlog.get_logger("gateway.daemon")
 
 _WATCHDOG_S = 60.0  # WatchdogSec=300 in the unit
-# File of DATA/keys -> name of the credential.
-CREDENTIALS = {"edhoc.key": "digitruck-gateway.edhoc", "freshness.key": "digitruck-gateway.freshness"}
-
-
-@dataclass(frozen=True, slots=True)
-class GatewayKeys:
-    """The gateway's own keys: they open sessions and stamp freshness, no more."""
-
-    exchange: EdhocKey
-    freshness: SigningKey
-
-
-def make_keys(folder: Path) -> GatewayKeys:
-    """Make the gateway's keys unless they are there; return them."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if not has_key(folder / "edhoc.key", CREDENTIALS["edhoc.key"]):
-        key = generate_key()
-        publish(folder / "edhoc.key", key.private + key.public)
-    if not has_key(folder / "freshness.key", CREDENTIALS["freshness.key"]):
-        publish(folder / "freshness.key", os.urandom(32))
-    return load_keys(folder)
-
-
-def load_keys(folder: Path) -> GatewayKeys:
-    """Return the gateway's keys, from files or credentials; raise `LocalError` with the next step."""
-    try:
-        exchange = read_key(folder / "edhoc.key", CREDENTIALS["edhoc.key"], 64)
-        seed = read_key(folder / "freshness.key", CREDENTIALS["freshness.key"], 32)
-    except KeyMissingError as error:
-        raise LocalError(f"{error}; run `digitruck-gateway init DIR` first, or restore it from a backup") from error
-    except KeyUnreadableError as error:
-        raise LocalError(f"{error}; or restore it from a backup") from error
-    return GatewayKeys(EdhocKey(exchange[:32], exchange[32:]), SigningKey(seed))
-
-
-def places_of_keys(folder: Path) -> str:
-    """Return where the gateway's keys are: files, credentials of the service, or both."""
-    places = {"file" if (folder / name).exists() else "credential" for name in CREDENTIALS}
-    return ", ".join(sorted(places))
 
 
 def database_url(config: GatewayConfig, data: Path) -> str:
@@ -152,15 +113,14 @@ class Gateway:
     async def start(self) -> None:
         """Open the database, bind both ports and start the background work."""
         config, data = self._config, self._data
-        keys = load_keys(data / "keys")
+        keys = self._keys = OwnKeys(data / "keys")
         self._lock.take()
-        self._exchange_public = keys.exchange.public
         url = database_url(config, data)
         await migrate(url)
         self.fleet = await FleetStore.open(url)
         self._change_seen = await self.fleet.changes.newest()
         blobs = BlobStore(data / "blobs")
-        self.documents = Documents(self.fleet, keys.freshness, now_ms=self._now_ms)
+        self.documents = Documents(self.fleet, keys.freshness_for, now_ms=self._now_ms)
         await self.documents.load()
         commits = GroupCommit(self.fleet)
         ingest = Ingest(self.fleet, commits, now_ms=self._now_ms)
@@ -172,10 +132,10 @@ class Gateway:
             ingest=ingest,
             documents=self.documents,
             packs=self._packs,
-            gateway_key=keys.exchange.public,
+            gateway_keys=lambda: [each.public for each in keys.keys.exchange_keys.values()],
             now_ms=self._now_ms,
         )
-        handshakes = Handshakes(keys.exchange, self.fleet, now=time.monotonic)
+        handshakes = Handshakes(lambda: keys.keys.exchange_keys, self.fleet, now=time.monotonic)
         admission = Admission(monotonic=time.monotonic, knows=lambda kid: kid in peers or kid in handshakes)
         site = Site(peers, handshakes, handlers.table(), admission)
         self._ledger = GatewayLedger(self.fleet, now_ms=self._now_ms)
@@ -225,14 +185,16 @@ class Gateway:
         await self.fleet.close()
         self._lock.release()
 
-    async def _start_api(self, blobs: BlobStore, telemetry: Telemetry, keys: GatewayKeys) -> None:
+    async def _start_api(self, blobs: BlobStore, telemetry: Telemetry, keys: OwnKeys) -> None:
         http = self._config.http
         services = Services(
             now_ms=self._now_ms,
             make_code=self.join_code,
             accept_document=self.documents.accept,
             telemetry=telemetry,
-            freshness_key=keys.freshness.public,
+            freshness_key=lambda: keys.freshness_for(self.documents.root).public,
+            trust=lambda: TrustState(keys.keys, self.documents.warnings(), self.documents.unsigned),
+            is_revoked=self.documents.is_revoked,
             sign_in=self._sign_in(),
             registry=CollectorRegistry(),
         )
@@ -255,7 +217,8 @@ class Gateway:
         root = self.documents.root_digest
         if root is None:
             raise PeerError("this gateway has no root yet: run `digitruck trust init` and `digitruck trust push` first")
-        return JoinCode(truck, self._config.coap.public, secret, self._exchange_public, root).text()
+        number, key = self._keys.exchange_for(self.documents.root)
+        return JoinCode(truck, self._config.coap.public, secret, key.public, root, number).text()
 
     async def _watchdog(self) -> None:
         # A ping proves that the loop turns and that the database takes a transaction.
@@ -269,6 +232,7 @@ class Gateway:
         async for change in self.fleet.changes.subscribe(after=self._change_seen):
             self._change_seen = change.id
             peers.changed(change)
+            await self.documents.changed(change)
 
 
 async def _forever(name: str, work: Callable[[], object]) -> None:

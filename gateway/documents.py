@@ -1,62 +1,104 @@
-"""Documents on the gateway: checked before they are kept, then told to the trucks they are for.
+"""Documents on the gateway: checked before they are kept, then told to the trucks they are for (`gateway.desired`).
 
 The gateway verifies what people push so that a mistake is refused where it was made, but a truck believes only its own
-check. The first root is taken when an administrator pushes it and none is there; every later one must follow it.
-The desired state of a truck is signed with the gateway's freshness key, and only made anew when its entries change.
+check. The first root is taken when an administrator pushes it and none is there; every later one must follow it. Roots
+and role tables are also taken from trucks: after a restore they know newer ones than the backup has.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import structlog
 
+from gateway.desired import DesiredStates
 from protocol import cose
-from protocol.documents import (
-    Addressee,
-    Config,
-    Delegation,
-    Desired,
-    DesiredEntry,
-    Document,
-    Manifest,
-    Rollout,
-    Root,
-    parse_document,
-    read_document,
-    sign_document,
-)
+from protocol.documents import Config, Delegation, Desired, Document, Manifest, Rollout, Root, read_document
 from protocol.errors import PeerError, RollbackError, UntrustedError
 from protocol.numbers import DocumentKind
-from protocol.trust import TrustedSet, version_name
+from protocol.trust import HighestKey, Trusted, TrustedSet, version_name
+from store.fleet.errors import DocumentConflictError
 from store.fleet.fleet import FleetStore
-from store.fleet.records import BundleRecord, DocumentRecord, TruckRecord
+from store.fleet.records import BundleRecord, Change, DocumentRecord, TruckRecord
 
 log = structlog.get_logger("gateway.documents")
 
-# Longer than the longest outage that a truck is meant to survive without losing what it has.
-DESIRED_LIFETIME_S = 400 * 86_400
 _LOOK_AGAIN_S = 86_400.0
+_CLAIMS_MAX = 16
+_SOON_S = 60 * 86_400
+KeyFor = Callable[[Root | None], cose.SigningKey]
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A truck has a newer root or role table than the gateway, which could not take it: `reason` says why."""
+
+    truck: str
+    kind: DocumentKind
+    version: int
+    reason: str
+
+    def text(self) -> str:
+        """Return it as a warning with the next step."""
+        what = f"{self.kind.name.lower()} {self.version}"
+        return f"{self.truck} knows {what}, which is not here ({self.reason}): digitruck trust push from who has it"
 
 
 class Documents:
-    """Accepts documents and keeps every truck's desired state."""
+    """Accepts documents, and has every truck's desired state follow."""
 
-    def __init__(self, fleet: FleetStore, freshness_key: cose.SigningKey, *, now_ms: Callable[[], int]) -> None:
+    def __init__(self, fleet: FleetStore, key_for: KeyFor, *, now_ms: Callable[[], int]) -> None:
+        """`key_for(root)` gives the freshness key that a root makes the one to sign with."""
         self._fleet = fleet
-        self._key = freshness_key
+        self._key_for = key_for
         self._now_ms = now_ms
         self._trust: TrustedSet | None = None
-        # Two documents at once could both be the first root, and two desired states could get one version.
+        self._desired = DesiredStates(fleet, now_ms=now_ms)
+        # Two documents at once could both be the first root.
         self._accepting = asyncio.Lock()
-        self._signing = asyncio.Lock()
         self._root_digest: bytes | None = None
+        self._claims: dict[tuple[str, DocumentKind], Claim] = {}
 
     @property
     def root_digest(self) -> bytes | None:
         """The digest of the newest trusted root, which an enrolment code pins; None before `digitruck trust push`."""
         return self._root_digest
+
+    @property
+    def root(self) -> Root | None:
+        """The newest trusted root."""
+        return None if self._trust is None else self._trust.root
+
+    @property
+    def unsigned(self) -> frozenset[bytes]:
+        """The digests of documents that trucks should have but that only revoked keys signed."""
+        return self._desired.unsigned
+
+    def warnings(self) -> list[str]:
+        """Return what is wrong with trust here, each with the next step."""
+        if self._trust is None:
+            return ["there is no root yet: digitruck trust init, then trust push"]
+        found = []
+        newest = {kind: seen.version for (kind, _), seen in self._trust.highest.items()}
+        self._claims = {key: each for key, each in self._claims.items() if each.version > newest.get(each.kind, 0)}
+        found += [each.text() for each in self._claims.values()]
+        root, table = self._trust.root, self._trust.delegation
+        if self._key_for(root).public not in root.gateway.keys:
+            found.append("the root does not name this gateway's freshness key: digitruck trust rotate gateway")
+        if table is None:
+            found.append("no role table of this root is here, or it has expired: digitruck trust delegate or renew")
+        soon_s = self._now_ms() // 1000 + _SOON_S
+        for each in (root, table):
+            if each is not None and each.expires_s < soon_s:
+                found.append(f"{each.kind.name.lower()} {each.version} expires soon or has: digitruck trust renew")
+        return found
+
+    def is_revoked(self, truck: str) -> bool:
+        """Return whether the role table revokes a truck of this name: no code lets it in, whoever made it."""
+        table = None if self._trust is None else self._trust.delegation
+        return table is not None and truck in table.revoked
 
     async def run(self) -> None:
         """Look at every truck's desired state once a day, and at the start: a crash may have come before that was due.
@@ -64,27 +106,37 @@ class Documents:
         One that is half-way to its expiry is signed anew, so that a truck whose desired state never changes keeps one.
         """
         while True:
-            await self._refresh_all(None)
+            await self._desired.refresh_all()
             await asyncio.sleep(_LOOK_AGAIN_S)
 
     async def load(self) -> None:
         """Rebuild the trusted set from the documents in the database."""
-        self._trust = None
-        now_s = self._now_ms() // 1000
+        trust: TrustedSet | None = None
         newest = await self._fleet.newest_document(DocumentKind.ROOT)
-        if newest is None:
+        if newest is not None:
+            # Every stored root was verified as the successor of the one before when it was accepted.
+            trust = TrustedSet(newest.signed)
+            self._root_digest = newest.digest
+            delegation = await self._fleet.newest_document(DocumentKind.DELEGATION)
+            if delegation is not None:
+                try:
+                    trust.accept_delegation(delegation.signed, self._now_ms() // 1000)
+                except PeerError as error:
+                    log.error("delegation.unusable", reason=str(error))
+        self._trust = trust
+        self._desired.follow(trust, self._key_for(self.root))
+        await self._revoke()
+
+    async def changed(self, change: Change) -> None:
+        """Hear of a change: another process on this database may have taken a root or a role table."""
+        if change.kind not in ("document", "gap"):
             return
-        # Every stored root was verified as the successor of the one before when it was accepted.
-        self._trust = TrustedSet(newest.signed)
-        self._root_digest = newest.digest
-        delegation = await self._fleet.newest_document(DocumentKind.DELEGATION)
-        if delegation is not None:
-            try:
-                self._trust.accept_delegation(delegation.signed, now_s)
-            except PeerError as error:
-                log.error("delegation.unusable", reason=str(error))
+        known = {} if self._trust is None else self._trust.highest
+        for kind in (DocumentKind.ROOT, DocumentKind.DELEGATION):
+            newest = await self._fleet.newest_document(kind)
+            if newest is not None and known.get((kind, "")) != Trusted(newest.version, newest.digest):
+                await self.load()
                 return
-            await self._revoke()
 
     async def _revoke(self) -> None:
         """Cut off the trucks that the delegation revokes: at once, and again after a restore from an older backup."""
@@ -101,6 +153,21 @@ class Documents:
         """
         async with self._accepting:
             return await self._accept(signed, actor)
+
+    async def accept_from_truck(self, signed: bytes, truck: str) -> None:
+        """Verify and keep a root or role table that a truck has and this gateway lost; raise `PeerError`."""
+        document = read_document(cose.parse(signed).payload)
+        if not isinstance(document, Root | Delegation):
+            raise UntrustedError("a truck tells roots and role tables, nothing else")
+        try:
+            await self.accept(signed, f"truck/{truck}")
+        except (PeerError, DocumentConflictError) as error:
+            claim = Claim(truck, document.kind, document.version, str(error))
+            if len(self._claims) < _CLAIMS_MAX or (truck, document.kind) in self._claims:
+                self._claims[truck, document.kind] = claim
+            log.error("trust.behind", truck=truck, document=document.kind.name.lower(), version=document.version)
+            raise
+        log.warning("trust.learnt", truck=truck, document=document.kind.name.lower(), version=document.version)
 
     async def _accept(self, signed: bytes, actor: str) -> DocumentRecord:
         digest = cose.digest(signed)
@@ -130,18 +197,36 @@ class Documents:
                 raise UntrustedError("this gateway has no root yet: run `digitruck trust push` first")
             TrustedSet(signed)
             return
+        highest: dict[HighestKey, Trusted] = {}
         if not isinstance(document, Root):
             same = await self._fleet.newest_document(document.kind, version_name(document))
-            if same is not None and document.kind is not DocumentKind.MANIFEST and document.version <= same.version:
-                raise RollbackError(f"version {same.version} is here already: sign version {same.version + 1}")
+            if same is not None and document.kind is not DocumentKind.MANIFEST:
+                if document.version <= same.version:
+                    raise RollbackError(f"version {same.version} is here already: sign version {same.version + 1}")
+                highest[document.kind, version_name(document)] = Trusted(same.version, same.digest)
             if isinstance(document, Rollout) and document.manifest is not None:
                 await self._check_rollout(document)
-        # A fresh set each time: a document that fails must leave nothing behind.
-        scratch = TrustedSet(await self._newest_root())
-        delegation = await self._fleet.newest_document(DocumentKind.DELEGATION)
-        if delegation is not None and not isinstance(document, Delegation | Root):
-            scratch.accept_delegation(delegation.signed, now_s)
-        scratch.accept(signed, document.kind, now_s)
+        for truck, group in await self._readers(document):
+            # A fresh set each time: a document that fails must leave nothing behind.
+            scratch = TrustedSet(await self._newest_root(), truck=truck, group=group, highest=highest)
+            delegation = await self._fleet.newest_document(DocumentKind.DELEGATION)
+            if delegation is not None and not isinstance(document, Delegation | Root):
+                scratch.accept_delegation(delegation.signed, now_s)
+            scratch.accept(signed, document.kind, now_s)
+
+    async def _readers(self, document: Document) -> list[tuple[str | None, str]]:
+        """Return whose eyes a document is checked with: for trucks by name one of each of their groups, else nobody's.
+
+        Otherwise an operator of one group could use up the versions of another group's truck here.
+        """
+        if not isinstance(document, Config | Rollout) or not document.addressee.trucks:
+            return [(None, "")]
+        groups: dict[str, str] = {}
+        for name in document.addressee.trucks:
+            truck = await self._fleet.truck(name)
+            # Of a truck that is not there yet nobody knows the group: only an operator of all may sign for it.
+            groups.setdefault("*" if truck is None else truck.group, name)
+        return [(name, group) for group, name in groups.items()]
 
     async def _check_rollout(self, rollout: Rollout) -> None:
         bundle = await self._fleet.bundle_of_manifest(rollout.manifest or b"")
@@ -191,57 +276,9 @@ class Documents:
         )
 
     async def _refresh_affected(self, document: Document) -> None:
-        if isinstance(document, Manifest):
-            return
-        await self._refresh_all(document.addressee if isinstance(document, Config | Rollout) else None)
-
-    async def _refresh_all(self, to: Addressee | None) -> None:
-        after: str | None = None
-        while page := await self._fleet.trucks(after, 500):
-            for truck in page:
-                if truck.revoked_ms is None and (to is None or to.includes(truck.name, truck.group)):
-                    await self.refresh(truck)
-            after = page[-1].name
+        if not isinstance(document, Manifest):
+            await self._desired.refresh_all(document.addressee if isinstance(document, Config | Rollout) else None)
 
     async def refresh(self, truck: TruckRecord) -> None:
         """Make the truck's desired state anew if what it should have has changed."""
-        async with self._signing:
-            await self._refresh(truck)
-
-    async def _refresh(self, truck: TruckRecord) -> None:
-        entries = await self._entries(truck)
-        current = await self._fleet.desired(truck.name)
-        version = 1
-        if current is not None:
-            old, _ = parse_document(current.signed, Desired)
-            if old.entries == entries and self._now_ms() // 1000 < old.issued_s + DESIRED_LIFETIME_S // 2:
-                return
-            version = old.version + 1
-        now_ms = self._now_ms()
-        desired = Desired(
-            document=DocumentKind.DESIRED,
-            version=max(version, now_ms // 1000),
-            issued_s=now_ms // 1000,
-            expires_s=now_ms // 1000 + DESIRED_LIFETIME_S,
-            truck=truck.name,
-            entries=entries,
-        )
-        signed = sign_document(desired, [self._key])
-        await self._fleet.set_desired(truck.name, cose.digest(signed), signed, now_ms)
-
-    async def _entries(self, truck: TruckRecord) -> tuple[DesiredEntry, ...]:
-        records: list[DocumentRecord] = []
-        roots = sorted(await self._fleet.documents(kind=DocumentKind.ROOT), key=lambda each: each.version)
-        entries = [DesiredEntry(DocumentKind.ROOT, each.version, each.digest, each.size) for each in roots]
-        delegation = await self._fleet.newest_document(DocumentKind.DELEGATION)
-        config = await self._fleet.newest_config(truck.name, truck.group)
-        records += [each for each in (delegation, config) if each is not None]
-        for record in await self._fleet.rollouts_for(truck.name, truck.group):
-            rollout, _ = parse_document(record.signed, Rollout)
-            records.append(record)
-            if rollout.manifest is not None:
-                manifest = await self._fleet.document(rollout.manifest)
-                if manifest is not None:
-                    records.append(manifest)
-        entries += [DesiredEntry(each.kind, each.version, each.digest, len(each.signed)) for each in records]
-        return tuple(entries)
+        await self._desired.refresh(truck)

@@ -6,7 +6,8 @@ import base64
 import binascii
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 import structlog
 from aiocoap.numbers import codes
@@ -17,7 +18,7 @@ from gateway.ingest import Ingest
 from gateway.packs import Packs
 from gateway.peers import Peers
 from protocol import cose, edhoc
-from protocol.errors import MalformedError, PeerError
+from protocol.errors import MalformedError, PeerError, SignatureError
 from protocol.messages import Ack, Enrolled, EnrolRequest, PackRequest, PiecesRequest, Upload, enrol_proof
 from protocol.numbers import (
     DESIRED_DIGEST_BYTES,
@@ -54,7 +55,7 @@ class Handlers:
         ingest: Ingest,
         documents: Documents,
         packs: Packs,
-        gateway_key: bytes,
+        gateway_keys: Callable[[], Iterable[bytes]],
         now_ms: Callable[[], int],
     ) -> None:
         self._fleet = fleet
@@ -62,7 +63,7 @@ class Handlers:
         self._ingest = ingest
         self._documents = documents
         self._packs = packs
-        self._gateway_key = gateway_key
+        self._gateway_keys = gateway_keys
         self._now_ms = now_ms
         self._large: OrderedDict[bytes, bytes] = OrderedDict()
         self._heard_at: OrderedDict[str, tuple[int, str, str]] = OrderedDict()
@@ -72,6 +73,7 @@ class Handlers:
         return {
             (int(codes.POST), PATH_UPLOAD): self.upload,
             (int(codes.GET), PATH_DOCUMENT): self.document,
+            (int(codes.POST), PATH_DOCUMENT): self.learn_document,
             (int(codes.FETCH), PATH_PIECES): self.pieces,
             (int(codes.FETCH), PATH_PACK): self.pack,
             (int(codes.POST), PATH_ENROL): self.enrol,
@@ -130,6 +132,11 @@ class Handlers:
             raise PeerError("the document is larger than a datagram: fetch it in pieces")
         return Answer(record.signed, "document", Precedence.PRIORITY)
 
+    async def learn_document(self, request: Request) -> Answer:
+        """POST /d: a root or role table that the truck has and this gateway, since it was restored, has not."""
+        await self._documents.accept_from_truck(request.payload, _truck(request).name)
+        return Answer(b"", "document", Precedence.PRIORITY)
+
     async def pieces(self, request: Request) -> Answer:
         """FETCH /p: one piece of a pack or of a large document."""
         _truck(request)
@@ -167,12 +174,13 @@ class Handlers:
         """POST /e: redeem a one-time code; from the answer on, this context is the truck's."""
         ask = EnrolRequest.decode(request.payload)
         credential = request.peer.credential
-        proof = enrol_proof(ask.truck, ask.secret, ask.signing_key, credential, self._gateway_key)
-        cose.verify(ask.signing_key, proof, ask.proof)
+        self._check_proof(ask, credential)
         root = self._documents.root_digest
         if root is None:
             # Before the code is used up: it is good for one enrolment.
             raise PeerError("this gateway has no root yet")
+        if self._documents.is_revoked(ask.truck):
+            raise PeerError(f"{ask.truck} is revoked by the role table: an operator undoes that before it joins again")
         if request.peer.truck is None:
             record = await self._redeem(ask, credential)
             await self._peers.enrolled(request.peer, record)
@@ -185,6 +193,15 @@ class Handlers:
                 raise PeerError("this context belongs to another truck")
         answer = Enrolled(group=record.group, root=root, time_s=self._now_ms() // 1000)
         return Answer(answer.encode(), "enrol", Precedence.PRIORITY)
+
+    def _check_proof(self, ask: EnrolRequest, credential: bytes) -> None:
+        """Check that the truck has its signing key, bound to this session and to one of the gateway's EDHOC keys."""
+        *others, last = self._gateway_keys()
+        for key in others:
+            with suppress(SignatureError):
+                cose.verify(ask.signing_key, _proof(ask, credential, key), ask.proof)
+                return
+        cose.verify(ask.signing_key, _proof(ask, credential, last), ask.proof)
 
     async def _redeem(self, ask: EnrolRequest, credential: bytes) -> TruckRecord:
         """Use up a code; a truck that never heard the answer and begins anew with the same keys is let in again."""
@@ -208,6 +225,10 @@ class Handlers:
             if not is_same or record is None:
                 raise
             return record
+
+
+def _proof(ask: EnrolRequest, credential: bytes, gateway_key: bytes) -> bytes:
+    return enrol_proof(ask.truck, ask.secret, ask.signing_key, credential, gateway_key)
 
 
 def _truck(request: Request) -> TruckRecord:

@@ -7,9 +7,9 @@ smaller than what the limit before authentication allows (message_2 is 54 bytes 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from protocol.edhoc import EdhocKey, Responder
+from protocol.edhoc import EdhocKey, Responder, expected_key
 from protocol.errors import UntrustedError
 from protocol.oscore import Secrets
 from store.fleet.fleet import FleetStore
@@ -22,8 +22,11 @@ _LIFETIME_S = 120.0
 class Handshakes:
     """The handshakes that wait for their message_3."""
 
-    def __init__(self, key: EdhocKey, fleet: FleetStore, *, now: Callable[[], float]) -> None:
-        self._key = key
+    def __init__(
+        self, keys: Callable[[], Mapping[int, EdhocKey]], fleet: FleetStore, *, now: Callable[[], float]
+    ) -> None:
+        """`keys` gives the gateway's keys by number, the newest last; a truck says which one it expects."""
+        self._keys = keys
         self._fleet = fleet
         self._now = now
         self._pending: OrderedDict[bytes, tuple[float, Responder]] = OrderedDict()
@@ -39,7 +42,8 @@ class Handshakes:
     def begin(self, payload: bytes, kid: bytes) -> bytes:
         """Return message_2; the oldest pending handshake makes room when the table is full."""
         self._expire()
-        responder = Responder(self._key)
+        keys = self._keys()
+        responder = Responder(keys.get(expected_key(payload)) or list(keys.values())[-1])
         message_2 = responder.answer(payload, kid)
         self._pending[kid] = (self._now() + _LIFETIME_S, responder)
         if len(self._pending) > _PENDING_MAX:

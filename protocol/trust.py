@@ -14,6 +14,7 @@ director), which names digests and can withhold but never forge.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 
 from protocol import cose
@@ -163,6 +164,13 @@ class TrustedSet:
                 return self.accept_rollout(signed, now_s)
             case DocumentKind.MANIFEST:
                 return self.accept_manifest(signed, now_s)
+
+    def of_truck(self, truck: str, group: str) -> TrustedSet:
+        """Return a set with this one's root and role table, as a truck has it; nothing else is in it."""
+        other = copy(self)
+        other.truck, other.group = truck, group
+        other._highest = {}
+        return other
 
     def check_signers(self, signed: bytes, kind: DocumentKind) -> None:
         """Check who signed a config, rollout or manifest that was trusted before; raise `PeerError`.

@@ -17,6 +17,7 @@ from gateway.api.dispatch import is_unchanged, json_response, not_modified
 from gateway.api.operations import COSE, Call, operation
 from gateway.api.problem import Problem
 from gateway.api.shapes import Bytes, DigestPath, Millis, PageQuery, Shape, bad_cursor
+from gateway.ownkeys import GatewayKeys
 from protocol import cose
 from protocol.documents import Document, parse_document, read_document
 from protocol.errors import PeerError, RollbackError
@@ -67,15 +68,28 @@ class DocumentPage(Shape, frozen=True):
     next: str | None
 
 
+class OwnKeyShape(Shape, frozen=True):
+    """One public key of the gateway's own: `freshness` (Ed25519) or `exchange` (EDHOC, P-256), and its number."""
+
+    kind: Literal["freshness", "exchange"]
+    number: int
+    public: str
+
+
 class TrustShape(Shape, frozen=True):
     """What a client must know to make documents: the newest root and role table, to be fetched by their digests.
 
-    `freshness_key` is this gateway's own key (Ed25519, hex), for the gateway role of the next root.
+    `freshness_key` is the key of this gateway (Ed25519, hex) that signs now; `keys` are all that it holds. `warnings`
+    say what keeps trust from working, each with its next step; `to_sign_again` are documents that trucks should have
+    but that only revoked keys signed.
     """
 
     freshness_key: str
     root: DocumentShape | None
     delegation: DocumentShape | None
+    keys: list[OwnKeyShape]
+    warnings: list[str]
+    to_sign_again: list[DocumentShape]
 
 
 @operation(
@@ -126,14 +140,26 @@ async def get_document(call: Call, path: DigestPath) -> web.StreamResponse:
 
 @operation("GET", "/v1/trust", tag="documents", needs=VIEWER)
 async def get_trust(call: Call) -> TrustShape:
-    """Name the newest root and delegation."""
+    """Name the newest root and delegation, and say what is wrong with trust."""
     root = await call.api.fleet.newest_document(DocumentKind.ROOT)
     delegation = await call.api.fleet.newest_document(DocumentKind.DELEGATION)
+    services = call.api.services
+    state = None if services.trust is None else services.trust()
+    unsigned = [] if state is None else [await call.api.fleet.document(each) for each in sorted(state.unsigned)]
     return TrustShape(
-        freshness_key=call.api.services.freshness_key.hex(),
+        freshness_key=services.freshness_key().hex(),
         root=None if root is None else document_shape(root),
         delegation=None if delegation is None else document_shape(delegation),
+        keys=[] if state is None else _own_keys(state.keys),
+        warnings=[] if state is None else state.warnings,
+        to_sign_again=[document_shape(each) for each in unsigned if each is not None],
     )
+
+
+def _own_keys(keys: GatewayKeys) -> list[OwnKeyShape]:
+    exchange = [OwnKeyShape("exchange", number, key.public.hex()) for number, key in keys.exchange_keys.items()]
+    freshness = [OwnKeyShape("freshness", number, key.public.hex()) for number, key in keys.freshness_keys.items()]
+    return [*freshness, *exchange]
 
 
 async def put_signed(call: Call, signed: bytes, kind: DocumentKind) -> web.StreamResponse:

@@ -64,6 +64,9 @@ async def create_enrolment(call: Call, body: EnrolmentRequest) -> EnrolmentCode:
     The code is in this answer and nowhere else: who has it can be that truck until it is used or expires.
     """
     fleet, services = call.api.fleet, call.api.services
+    if services.is_revoked(body.truck):
+        step = f"digitruck trust revoke --allow {body.truck}, then trust push"
+        raise Problem(409, f"{body.truck} is revoked by a signed role table: {step}")
     secret = secrets.token_bytes(ENROL_SECRET_BYTES)
     try:
         code = services.make_code(body.truck, secret)

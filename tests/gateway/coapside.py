@@ -94,14 +94,14 @@ async def open_side(
 
     Without `fast` everything goes through aiocoap.
     """
-    documents = Documents(fleet, Signers().gateway, now_ms=clock.now_ms)
+    documents = Documents(fleet, lambda _: Signers().gateway, now_ms=clock.now_ms)
     await documents.load()
     commits = GroupCommit(fleet)
     ingest = Ingest(fleet, commits, now_ms=clock.now_ms)
     peers = Peers(fleet, entropy=os.urandom, now_ms=clock.now_ms)
     packs = Packs(folder / "packs", BlobStore(folder / "blobs"), fleet)
     ledger = GatewayLedger(fleet, now_ms=clock.now_ms)
-    handshakes = Handshakes(GATEWAY_KEY, fleet, now=clock.monotonic)
+    handshakes = Handshakes(lambda: {0: GATEWAY_KEY}, fleet, now=clock.monotonic)
     admission = Admission(monotonic=clock.monotonic, knows=lambda kid: kid in peers or kid in handshakes)
     handlers = Handlers(
         fleet=fleet,
@@ -109,7 +109,7 @@ async def open_side(
         ingest=ingest,
         documents=documents,
         packs=packs,
-        gateway_key=GATEWAY_KEY.public,
+        gateway_keys=lambda: [GATEWAY_KEY.public],
         now_ms=clock.now_ms,
     )
     site = Site(peers, handshakes, handlers.table(), admission)

@@ -65,7 +65,7 @@ def running_gateway(database: Path, folder: Path, limits: ApiLimits | None = Non
         fleet = await FleetStore.open(f"sqlite:///{folder / 'fleet.db'}")
         stack.push_async_callback(fleet.close)
         blobs = BlobStore(folder / "blobs")
-        documents = Documents(fleet, FRESHNESS, now_ms=now_ms)
+        documents = Documents(fleet, lambda _: FRESHNESS, now_ms=now_ms)
         await documents.load()
 
         def make_code(truck: str, secret: bytes) -> str:
@@ -78,7 +78,7 @@ def running_gateway(database: Path, folder: Path, limits: ApiLimits | None = Non
             make_code=make_code,
             accept_document=documents.accept,
             telemetry=Telemetry(fleet),
-            freshness_key=FRESHNESS.public,
+            freshness_key=lambda: FRESHNESS.public,
         )
         server = await start_api(make_app(fleet, blobs, services, limits=limits), "127.0.0.1", 0, limits=limits)
         stack.push_async_callback(server.close)

@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
 from gateway import documents as module
-from gateway.documents import DESIRED_LIFETIME_S, Documents
+from gateway.desired import DESIRED_LIFETIME_S
+from gateway.documents import Documents
 from protocol import cose
-from protocol.documents import Addressee, Desired, parse_document
+from protocol.documents import (
+    Addressee,
+    Delegation,
+    Desired,
+    OperatorRole,
+    PublisherRole,
+    RoleKeys,
+    Root,
+    parse_document,
+)
 from protocol.errors import PeerError, RollbackError, UntrustedError
-from protocol.numbers import DocumentKind
+from protocol.numbers import VERSION_FREE_MAX, VERSION_STEP_MAX, DocumentKind
+from protocol.trust import TrustedSet
 from store.fleet.fleet import FleetStore
+from store.fleet.records import Change
 from tests.gateway.coapside import Clock
-from tests.gateway.fleets import Signers, add_truck
+from tests.gateway.fleets import NOW_S, Signers, add_truck
 
 BY = Signers()
 FILES = {"a.html": b"a"}
@@ -23,7 +36,7 @@ FILES = {"a.html": b"a"}
 @pytest.fixture
 async def documents(fleet: FleetStore, clock: Clock) -> Documents:
     """Documents with a root and a delegation, and one truck."""
-    made = Documents(fleet, BY.gateway, now_ms=clock.now_ms)
+    made = Documents(fleet, lambda _: BY.gateway, now_ms=clock.now_ms)
     await made.load()
     await made.accept(BY.root_document(), "ada")
     await made.accept(BY.delegation(), "ada")
@@ -45,7 +58,7 @@ async def refresh(documents: Documents, fleet: FleetStore) -> Desired:
 
 
 async def test_without_a_root_nothing_but_a_root_is_taken(fleet: FleetStore, clock: Clock) -> None:
-    documents = Documents(fleet, BY.gateway, now_ms=clock.now_ms)
+    documents = Documents(fleet, lambda _: BY.gateway, now_ms=clock.now_ms)
     await documents.load()
     with pytest.raises(UntrustedError, match="trust push"):
         await documents.accept(BY.config(), "ada")
@@ -54,7 +67,7 @@ async def test_without_a_root_nothing_but_a_root_is_taken(fleet: FleetStore, clo
 
 
 async def test_two_first_roots_at_once_are_not_both_taken(fleet: FleetStore, clock: Clock) -> None:
-    documents = Documents(fleet, BY.gateway, now_ms=clock.now_ms)
+    documents = Documents(fleet, lambda _: BY.gateway, now_ms=clock.now_ms)
     await documents.load()
     other = Signers(root=cose.SigningKey(b"x" * 32)).root_document()
     results = await asyncio.gather(
@@ -127,7 +140,7 @@ async def test_it_changes_only_when_its_entries_do_and_its_versions_grow(
 
 async def test_it_survives_a_restart(documents: Documents, fleet: FleetStore, clock: Clock) -> None:
     before = await refresh(documents, fleet)
-    again = Documents(fleet, BY.gateway, now_ms=clock.now_ms)
+    again = Documents(fleet, lambda _: BY.gateway, now_ms=clock.now_ms)
     await again.load()
     assert again.root_digest == documents.root_digest
     assert await refresh(again, fleet) == before
@@ -168,7 +181,7 @@ async def test_a_crash_before_trucks_were_told_is_made_good_at_the_start_and_by_
             await documents.accept(config, "ada")
     before = await refresh_is_due(fleet)
     assert before
-    again = Documents(fleet, BY.gateway, now_ms=clock.now_ms)
+    again = Documents(fleet, lambda _: BY.gateway, now_ms=clock.now_ms)
     await again.load()
     work = asyncio.create_task(again.run())
     async with asyncio.timeout(60):
@@ -195,3 +208,143 @@ async def test_a_rollout_to_a_group_reaches_its_trucks_only(documents: Documents
     await documents.accept(BY.rollout(manifest.digest, to=Addressee(group="tanzania")), "ada")
     assert DocumentKind.ROLLOUT in {entry.document for entry in (await desired(fleet, "tz-arrow")).entries}
     assert DocumentKind.ROLLOUT not in {entry.document for entry in (await refresh(documents, fleet)).entries}
+
+
+# ---- keys that change, trucks that know more ----
+
+SECOND = cose.SigningKey(b"2" * 32)
+OTHER_OPERATOR = cose.SigningKey(b"z" * 32)
+
+
+def table(version: int, *operators: OperatorRole, revoked: tuple[str, ...] = (), by: Signers = BY) -> bytes:
+    document = Delegation(
+        **by.dates(DocumentKind.DELEGATION, version),
+        publishers=(PublisherRole("", RoleKeys(1, (by.publisher.public,))),),
+        operators=operators,
+        revoked=revoked,
+    )
+    return by.sign(document, by.root)
+
+
+def next_root(version: int, *gateway: cose.SigningKey, **changes: Any) -> bytes:
+    keys = tuple(each.public for each in gateway)
+    document = Root(
+        **BY.dates(DocumentKind.ROOT, version),
+        root=RoleKeys(1, (BY.root.public,)),
+        gateway=RoleKeys(1, keys),
+        **changes,
+    )
+    return BY.sign(document, BY.root)
+
+
+async def test_an_operator_of_one_group_cannot_use_up_the_versions_of_another(
+    documents: Documents, fleet: FleetStore
+) -> None:
+    await documents.accept(table(2, OperatorRole("zambia", RoleKeys(1, (OTHER_OPERATOR.public,)))), "ada")
+    by = Signers(operator=OTHER_OPERATOR)
+    with pytest.raises(UntrustedError, match="kenya"):
+        await documents.accept(by.config(1 << 20), "eve")
+    with pytest.raises(UntrustedError):
+        await documents.accept(by.config(1 << 20, trucks=("not-here-yet",)), "eve")
+    assert await fleet.documents(kind=DocumentKind.CONFIG) == []
+
+
+async def test_a_stolen_key_cannot_use_up_the_versions(documents: Documents) -> None:
+    with pytest.raises(UntrustedError, match="too far above"):
+        await documents.accept(BY.config(1 << 53), "eve")
+    await documents.accept(BY.config(VERSION_FREE_MAX), "eve")
+    with pytest.raises(UntrustedError, match="too far above"):
+        await documents.accept(BY.config(VERSION_FREE_MAX + VERSION_STEP_MAX + 1), "eve")
+    await documents.accept(BY.config(VERSION_FREE_MAX + 1), "ada")
+
+
+async def test_what_only_a_revoked_key_signed_is_not_named_any_more(documents: Documents, fleet: FleetStore) -> None:
+    await documents.accept(BY.config(), "ada")
+    await documents.accept(table(2, OperatorRole("*", RoleKeys(1, (SECOND.public,)))), "ada")
+    kinds = {entry.document for entry in (await desired(fleet)).entries}
+    assert kinds == {DocumentKind.ROOT, DocumentKind.DELEGATION}
+    assert len(documents.unsigned) == 1
+    await documents.accept(Signers(operator=SECOND).config(2), "ada")
+    assert DocumentKind.CONFIG in {entry.document for entry in (await desired(fleet)).entries}
+    with pytest.raises(PeerError):
+        await documents.accept(BY.config(3), "eve")
+
+
+async def test_desired_states_are_signed_by_the_key_that_the_root_makes_the_one(
+    fleet: FleetStore, clock: Clock
+) -> None:
+    keys = {BY.gateway.public: BY.gateway, SECOND.public: SECOND}
+    documents = Documents(fleet, lambda root: keys[root.gateway.keys[-1]] if root else BY.gateway, now_ms=clock.now_ms)
+    await documents.load()
+    await documents.accept(BY.root_document(), "ada")
+    await documents.accept(BY.delegation(), "ada")
+    await add_truck(fleet)
+    await refresh(documents, fleet)
+    await documents.accept(next_root(2, SECOND), "ada")
+    record = await fleet.desired("ke-arrow")
+    assert record is not None
+    trust = TrustedSet(next_root(2, SECOND), truck="ke-arrow")
+    assert trust.accept_desired(record.signed, NOW_S).truck == "ke-arrow"
+
+
+async def test_a_truck_that_the_role_table_revokes_is_cut_off_and_stays_out(
+    documents: Documents, fleet: FleetStore
+) -> None:
+    everyone = OperatorRole("*", RoleKeys(1, (BY.operator.public,)))
+    await documents.accept(table(2, everyone, revoked=("ke-arrow",)), "ada")
+    record = await fleet.truck("ke-arrow")
+    assert record is not None
+    assert (record.revoked_ms is not None, documents.is_revoked("ke-arrow")) == (True, True)
+    await documents.accept(table(3, everyone), "ada")
+    assert not documents.is_revoked("ke-arrow")
+
+
+async def test_a_truck_tells_the_role_table_that_a_restored_gateway_lost(
+    documents: Documents, fleet: FleetStore
+) -> None:
+    everyone = OperatorRole("*", RoleKeys(1, (BY.operator.public,)))
+    await documents.accept_from_truck(table(2, everyone, revoked=("ke-thief",)), "ke-arrow")
+    assert documents.is_revoked("ke-thief")
+    assert documents.warnings() == []
+    (record,) = [each for each in await fleet.documents(kind=DocumentKind.DELEGATION) if each.version == 2]
+    assert record.put_by == "truck/ke-arrow"
+
+
+async def test_what_a_truck_knows_and_cannot_show_is_a_warning_until_it_is_here(documents: Documents) -> None:
+    with pytest.raises(RollbackError):
+        await documents.accept_from_truck(next_root(3, BY.gateway), "ke-arrow")
+    (warning,) = documents.warnings()
+    assert "ke-arrow knows root 3" in warning
+    assert "trust push" in warning
+    await documents.accept(next_root(2, BY.gateway), "ada")
+    await documents.accept(next_root(3, BY.gateway), "ada")
+    assert documents.warnings() == []
+
+
+@pytest.mark.parametrize("signed", [BY.config(7), BY.manifest(FILES), b"junk"])
+async def test_a_truck_tells_nothing_but_roots_and_role_tables(documents: Documents, signed: bytes) -> None:
+    with pytest.raises(PeerError):
+        await documents.accept_from_truck(signed, "ke-arrow")
+    assert documents.warnings() == []
+
+
+async def test_a_truck_cannot_make_up_a_role_table(documents: Documents) -> None:
+    forged = Signers(root=cose.SigningKey(b"e" * 32)).delegation(9)
+    with pytest.raises(PeerError):
+        await documents.accept_from_truck(forged, "ke-arrow")
+    assert not documents.is_revoked("ke-arrow")
+
+
+async def test_another_process_hears_of_a_new_root(documents: Documents, fleet: FleetStore, clock: Clock) -> None:
+    other = Documents(fleet, lambda _: BY.gateway, now_ms=clock.now_ms)
+    await other.load()
+    signed = next_root(2, BY.gateway)
+    await documents.accept(signed, "ada")
+    await other.changed(Change(1, "document", None, "", 0))
+    assert other.root_digest == cose.digest(signed)
+
+
+async def test_what_expires_soon_is_a_warning(documents: Documents, clock: Clock) -> None:
+    assert documents.warnings() == []
+    clock.pass_s(320 * 86_400)
+    assert [each.partition(" expires")[0] for each in documents.warnings()] == ["root 1", "delegation 1"]

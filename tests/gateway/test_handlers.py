@@ -7,11 +7,12 @@ import base64
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 
+import msgspec
 import pytest
 from aiocoap.numbers import codes
 
 from protocol import cbor, cose
-from protocol.documents import Desired, parse_document
+from protocol.documents import Delegation, Desired, parse_document
 from protocol.messages import PackOffer, PackRequest, PiecesRequest, Receipt, Upload
 from protocol.numbers import PIECE_BYTES, DocumentKind, Outcome, ParcelKind
 from store.fleet.errors import EnrolmentReason
@@ -263,6 +264,31 @@ async def test_a_truck_that_enrols_anew_ends_its_old_sessions_and_keeps_its_hist
         assert (await renewed.upload(renewed.offer(epoch=9), epoch=9)).cumulative == 1
     assert len(await side.fleet.batches("ke-arrow", 0, NOW_MS * 2)) == 1
     assert len(await side.fleet.keys_of("ke-arrow")) == 2
+
+
+async def test_a_truck_that_the_role_table_revokes_cannot_enrol_with_any_code(
+    side: Side, joiner: ScriptedTruck
+) -> None:
+    signers = Signers()
+    table = parse_document(signers.delegation(2), Delegation)[0]
+    await side.documents.accept(
+        signers.sign(msgspec.structs.replace(table, revoked=("ke-arrow",)), signers.root), "a test"
+    )
+    secret = await make_code(side.fleet)
+    await joiner.handshake(joining=True)
+    answer = await joiner.ask("e", joiner.enrol_request(secret).encode())
+    assert answer.code == codes.BAD_REQUEST
+    assert b"revoked" in answer.payload
+    assert (await side.fleet.enrolments())[0].redeemed_ms is None
+
+
+async def test_a_truck_tells_a_role_table_that_is_not_here(side: Side, session: ScriptedTruck) -> None:
+    answer = await session.ask("d", Signers().delegation(2))
+    assert (answer.code, answer.payload) == (codes.CHANGED, b"")
+    newest = await side.fleet.newest_document(DocumentKind.DELEGATION)
+    assert newest is not None
+    assert (newest.version, newest.put_by) == (2, "truck/ke-arrow")
+    assert (await session.ask("d", Signers().config(9))).code == codes.BAD_REQUEST
 
 
 async def test_an_enrolled_truck_cannot_enrol_as_another(side: Side, joiner: ScriptedTruck) -> None:

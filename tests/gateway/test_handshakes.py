@@ -18,7 +18,7 @@ KEY = edhoc.generate_key()
 
 @pytest.fixture
 def waiting(fleet: FleetStore, clock: Clock) -> Handshakes:
-    return Handshakes(GATEWAY_KEY, fleet, now=clock.monotonic)
+    return Handshakes(lambda: {0: GATEWAY_KEY}, fleet, now=clock.monotonic)
 
 
 def begin(waiting: Handshakes, kid: bytes = KID, *, joining: bool = True, key: edhoc.EdhocKey = KEY) -> bytes:
@@ -32,6 +32,22 @@ async def test_a_joining_truck_is_known_by_its_credential(waiting: Handshakes) -
     assert finished is not None
     secrets, link, who = finished
     assert (secrets.recipient_id, link, who) == (KID, "sat", KEY.credential)
+
+
+async def test_a_truck_says_which_of_two_keys_it_expects(fleet: FleetStore, clock: Clock) -> None:
+    second = edhoc.generate_key()
+    handshakes = Handshakes(lambda: {0: GATEWAY_KEY, 1: second}, fleet, now=clock.monotonic)
+    for number, key in ((0, GATEWAY_KEY), (1, second)):
+        initiator = Initiator(KEY, key.public, link="sat", joining=True, number=number)
+        kid = bytes([7, 7, number])
+        message_3, secrets = initiator.finish(handshakes.begin(initiator.message_1(), kid))
+        finished = await handshakes.finish(kid, message_3)
+        assert finished is not None
+        assert finished[0].master_secret == secrets.master_secret
+        assert secrets.recipient_id == bytes([number])
+    stale = Initiator(KEY, GATEWAY_KEY.public, link="sat", joining=True, number=5)
+    with pytest.raises(SignatureError):  # a number that is not here is answered with the newest key
+        stale.finish(handshakes.begin(stale.message_1(), b"\x07\x08\x09"))
 
 
 async def test_message_3_counts_once(waiting: Handshakes) -> None:

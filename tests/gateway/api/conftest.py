@@ -194,7 +194,7 @@ async def serve(
         "make_code": lambda truck, secret: f"DT1-{truck}-{secret.hex()}",
         "accept_document": Accept(fleet, signers),
         "telemetry": Telemetry(fleet),
-        "freshness_key": signers.gateway.public,
+        "freshness_key": lambda: signers.gateway.public,
         "sign_in": FakeSignIn(),
     }
     app = make_app(fleet, BlobStore(folder / "blobs"), Services(**(given | services)), limits=limits)

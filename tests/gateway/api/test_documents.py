@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
 from gateway.api.auth import Role
+from gateway.api.services import TrustState
+from gateway.ownkeys import make_keys
 from protocol import cose
 from protocol.documents import Desired
 from protocol.numbers import DocumentKind
-from tests.gateway.api.conftest import Gateway, World
+from tests.gateway.api.conftest import Gateway, Opener, World
+from tests.gateway.fleets import Signers
 
 
 async def test_a_document_is_put_once_and_fetched_as_it_was_signed(gateway: Gateway) -> None:
@@ -110,6 +114,20 @@ async def test_trust_names_root_delegation_and_the_freshness_key(world: World) -
     assert trust["root"]["digest"] == cose.digest(world.gateway.signers.root_document()).hex()
     assert trust["delegation"]["kind"] == "delegation"
     assert trust["freshness_key"] == world.gateway.signers.gateway.public.hex()
+
+
+async def test_trust_says_what_is_wrong_and_what_is_to_be_signed_again(open_gateway: Opener, tmp_path: Path) -> None:
+    keys = make_keys(tmp_path / "keys")
+    config = Signers().config(1)
+    async with open_gateway(trust=lambda: TrustState(keys, ["push it"], frozenset({cose.digest(config)}))) as gateway:
+        await gateway.put_document(config)
+        trust = (await gateway.get("/v1/trust")).json
+    assert trust["warnings"] == ["push it"]
+    assert [each["digest"] for each in trust["to_sign_again"]] == [cose.digest(config).hex()]
+    assert trust["keys"] == [
+        {"kind": "freshness", "number": 0, "public": keys.freshness.public.hex()},
+        {"kind": "exchange", "number": 0, "public": keys.exchange.public.hex()},
+    ]
 
 
 async def test_a_gateway_without_trust_says_so(gateway: Gateway) -> None:

@@ -47,6 +47,14 @@ async def test_a_code_for_an_enrolled_truck_says_that_it_replaces(gateway: Gatew
     assert (await create(gateway)).json["replaces"] is True
 
 
+async def test_a_truck_that_the_role_table_revokes_gets_no_code(open_gateway: Opener) -> None:
+    async with open_gateway(is_revoked=lambda truck: truck == "ke-arrow") as gateway:
+        refused = await gateway.ask("POST", "/v1/enrolments", json={"truck": "ke-arrow"})
+        assert refused.status == 409
+        assert "trust revoke --allow ke-arrow" in refused.json["detail"]
+        assert (await gateway.ask("POST", "/v1/enrolments", json={"truck": "tz-arrow"})).status == 201
+
+
 async def test_codes_that_cannot_be_made_yet_say_what_to_do(open_gateway: Opener) -> None:
     def not_yet(truck: str, secret: bytes) -> str:
         raise PeerError("run `digitruck trust push` first")
