@@ -156,10 +156,32 @@ class Epoch(Struct, frozen=True):
     highest: int
     missing: list[tuple[int, int]]
     dropped: list[tuple[int, int, str]]
+    dropped_rows: int
+
+
+class ChannelCoverage(Struct, frozen=True):
+    """One channel: for each step the values at the gateway and those due; `repaired` had their clock set later."""
+
+    n: str
+    u: str
+    count: list[int]
+    due: list[int]
+    repaired: list[int] = []
+
+
+class RepairedBoot(Struct, frozen=True):
+    """Batches taken while a boot's clock was not set."""
+
+    boot: str
+    offset_ms: int
+    batches: int
+    rows: int
+    first_ms: int
+    last_ms: int
 
 
 class Coverage(Struct, frozen=True):
-    """How much of a period is at the gateway."""
+    """How much of a period is at the gateway; `channels` count by the steps that begin at `starts_ms`."""
 
     truck: str
     since_ms: int
@@ -171,6 +193,12 @@ class Coverage(Struct, frozen=True):
     parked: int
     timeless: int
     rejected: int
+    to_roll_up: int
+    repaired_rows: int
+    repaired: list[RepairedBoot]
+    step_s: int
+    starts_ms: list[int]
+    channels: list[ChannelCoverage]
     epochs: list[Epoch]
 
 

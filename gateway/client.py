@@ -117,9 +117,11 @@ class Client(ApiCalls):
         """List a truck's receipts in the order of their arrival."""
         return await self.list_all(f"/v1/trucks/{_part(truck)}/receipts", ReceiptPage, {}, limit)
 
-    async def coverage(self, truck: str, *, since_ms: int | None = None, until_ms: int | None = None) -> Coverage:
-        """Return how much of a period is at the gateway."""
-        query = {"since": _stamp(since_ms), "until": _stamp(until_ms)}
+    async def coverage(
+        self, truck: str, *, since_ms: int | None = None, until_ms: int | None = None, step_s: int | None = None
+    ) -> Coverage:
+        """Return how much of a period is at the gateway, by channel and steps of 3600 or 86400 s."""
+        query = {"since": _stamp(since_ms), "until": _stamp(until_ms), "step": step_s}
         return await self.get(f"/v1/trucks/{_part(truck)}/coverage", Coverage, query)
 
     # Bytes and money.

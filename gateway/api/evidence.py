@@ -1,4 +1,4 @@
-"""What a truck signed, other than telemetry rows: events and receipts; and how much of its data is here."""
+"""What a truck signed, other than telemetry rows: events and receipts."""
 
 from __future__ import annotations
 
@@ -10,9 +10,6 @@ from gateway.api.auth import VIEWER
 from gateway.api.operations import Call, operation
 from gateway.api.shapes import Millis, PageQuery, Shape, Time, TruckPath, millis, number_cursor
 from gateway.api.trucks import known_truck, outcome_name
-
-_DAY_MS = 86_400_000
-_COVERAGE_MS = 30 * _DAY_MS
 
 
 class EventsQuery(PageQuery, frozen=True):
@@ -65,40 +62,6 @@ class ReceiptPage(Shape, frozen=True):
 
     items: list[ReceiptShape]
     next: str | None
-
-
-class CoverageQuery(Shape, frozen=True):
-    """The period to look at: the last 30 days if nothing is given."""
-
-    since: Time | None = None
-    until: Time | None = None
-
-
-class EpochShape(Shape, frozen=True):
-    """One epoch of the truck's queue: the sequences that are missing, and those that it dropped by policy."""
-
-    epoch: str
-    started_ms: Millis
-    last_ms: Millis
-    highest: int
-    missing: list[tuple[int, int]]
-    dropped: list[tuple[int, int, str]]
-
-
-class CoverageShape(Shape, frozen=True):
-    """How much of a period is here. Parked batches wait for their schema, timeless ones for their boot's clock."""
-
-    truck: str
-    since_ms: Millis
-    until_ms: Millis
-    batches: int
-    rows: int
-    first_ms: Millis | None
-    last_ms: Millis | None
-    parked: int
-    timeless: int
-    rejected: int
-    epochs: list[EpochShape]
 
 
 @operation("GET", "/v1/trucks/{truck}/events", tag="telemetry", needs=VIEWER)
@@ -154,41 +117,9 @@ async def list_receipts(call: Call, path: TruckPath, query: PageQuery) -> Receip
     return ReceiptPage(items=items, next=str(items[-1].id) if len(found) > query.served else None)
 
 
-@operation("GET", "/v1/trucks/{truck}/coverage", tag="telemetry", needs=VIEWER)
-async def get_coverage(call: Call, path: TruckPath, query: CoverageQuery) -> CoverageShape:
-    """Show how much of a truck's data of a period is here, and name every gap."""
-    await known_truck(call, path.truck)
-    until_ms = millis(query.until, call.api.services.now_ms())
-    since_ms = millis(query.since, until_ms - _COVERAGE_MS)
-    found = await call.api.fleet.coverage(path.truck, since_ms, until_ms)
-    return CoverageShape(
-        truck=path.truck,
-        since_ms=since_ms,
-        until_ms=until_ms,
-        batches=found.batches,
-        rows=found.rows,
-        first_ms=found.first_ms,
-        last_ms=found.last_ms,
-        parked=found.parked,
-        timeless=found.timeless,
-        rejected=found.rejected,
-        epochs=[
-            EpochShape(
-                epoch=epoch_text(each.epoch),
-                started_ms=each.started_ms,
-                last_ms=each.last_ms,
-                highest=each.highest,
-                missing=list(each.missing),
-                dropped=list(each.dropped),
-            )
-            for each in found.epochs
-        ],
-    )
-
-
 def epoch_text(epoch: int) -> str:
     """Return an epoch as 16 hex digits: a 64-bit number does not survive JSON's floating point."""
     return f"{epoch:016x}"
 
 
-OPERATIONS = (list_events, list_receipts, get_coverage)
+OPERATIONS = (list_events, list_receipts)

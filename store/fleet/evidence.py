@@ -305,6 +305,16 @@ class Rollup:
 
 
 @dataclass(frozen=True, slots=True)
+class KnownChannel:
+    """A channel that a truck has rollups of, the hour of the first (Unix ms), and the shortest period of its values."""
+
+    channel: str
+    unit: str
+    first_ms: int
+    period_s: int
+
+
+@dataclass(frozen=True, slots=True)
 class LatestValue:
     """The newest value of a channel that was rolled up."""
 
@@ -337,6 +347,7 @@ class EpochCoverage:
     highest: int
     missing: tuple[tuple[int, int], ...]
     dropped: tuple[tuple[int, int, str], ...]
+    dropped_rows: int
 
 
 @dataclass(frozen=True, slots=True)

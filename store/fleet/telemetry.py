@@ -14,18 +14,20 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from protocol.numbers import DocumentKind, Outcome, Precedence
 from store.fleet.database import FleetPart
 from store.fleet.evidence import (
+    HOUR_MS,
     BatchRecord,
     BatchState,
     Coverage,
     EpochCoverage,
     EventRecord,
+    KnownChannel,
     ParcelKey,
     ReceiptRecord,
     RepairedBoot,
 )
 from store.fleet.limits import PAGE_MAX
 from store.fleet.sequences import SequenceSet, ranges_from_text
-from store.fleet.tables import batches, epochs, events, parcels, receipts, tombstones
+from store.fleet.tables import batches, epochs, events, parcels, receipts, rollups, tombstones
 
 _EVIDENCE: Final = (parcels.c.epoch, parcels.c.sequence, parcels.c.precedence, parcels.c.received_ms)
 _WITH_TIME: Final = (int(BatchState.READY), int(BatchState.ROLLED))
@@ -133,6 +135,18 @@ class Telemetry(FleetPart):
         async with self._database.read() as connection:
             return [_receipt_record(row) for row in await connection.execute(query)]
 
+    async def channels_known(self, truck: str) -> list[KnownChannel]:
+        """Return the channels that a truck has rollups of, by name and unit."""
+        first_ms, period_s = func.min(rollups.c.start_ms), func.min(rollups.c.period_s)
+        query = (
+            select(rollups.c.channel, rollups.c.unit, first_ms.label("first_ms"), period_s.label("period_s"))
+            .where(rollups.c.truck == truck, rollups.c.step_ms == HOUR_MS)
+            .group_by(rollups.c.channel, rollups.c.unit)
+            .order_by(rollups.c.channel, rollups.c.unit)
+        )
+        async with self._database.read() as connection:
+            return [KnownChannel(**row) for row in (await connection.execute(query)).mappings()]
+
     async def coverage(self, truck: str, since_ms: int, until_ms: int) -> Coverage:
         """Return how much of a truck's telemetry of [since_ms, until_ms) is here, and the gaps of every epoch."""
         mine = batches.c.truck == truck
@@ -182,10 +196,12 @@ class Telemetry(FleetPart):
 
 async def _epoch_coverage(connection: AsyncConnection, truck: str) -> tuple[EpochCoverage, ...]:
     dropped: dict[int, list[tuple[int, int, str]]] = {}
+    rows: dict[int, int] = {}
     query = select(tombstones).where(tombstones.c.truck == truck).order_by(tombstones.c.id)
     for row in await connection.execute(query):
         ranges = ranges_from_text(row.ranges)
         dropped.setdefault(row.of_epoch, []).extend((first, last, row.reason) for first, last in ranges)
+        rows[row.of_epoch] = rows.get(row.of_epoch, 0) + row.rows
     found = []
     mine = select(epochs).where(epochs.c.truck == truck).order_by(epochs.c.ordinal, epochs.c.started_ms)
     for row in await connection.execute(mine):
@@ -198,6 +214,7 @@ async def _epoch_coverage(connection: AsyncConnection, truck: str) -> tuple[Epoc
                 highest=sequences.highest,
                 missing=sequences.gaps,
                 dropped=tuple(sorted(dropped.get(row.epoch, []))),
+                dropped_rows=rows.get(row.epoch, 0),
             )
         )
     return tuple(found)

@@ -1,8 +1,7 @@
-"""Events, receipts and coverage as the API shows them."""
+"""Events and receipts as the API shows them."""
 
 from __future__ import annotations
 
-from store.fleet.evidence import TombstonePart
 from tests.gateway.api.conftest import World
 from tests.gateway.fleets import EPOCH, NOW_MS
 
@@ -43,16 +42,3 @@ async def test_receipts_say_what_became_of_documents(world: World) -> None:
     config, manifest = (await world.gateway.get("/v1/trucks/ke-arrow/receipts")).json["items"]
     assert (config["document"], config["outcome"], config["digest"]) == ("config", "applied", world.config.hex())
     assert (manifest["document"], manifest["name"], manifest["outcome"]) == ("manifest", "maths", "held")
-
-
-async def test_coverage_names_every_gap(world: World) -> None:
-    truck = world.truck
-    await truck.send(TombstonePart(EPOCH, ((8, 9),), "disk full", 40))
-    truck.sequence = 12
-    await truck.event("after.the.gap")
-    shown = (await world.gateway.get("/v1/trucks/ke-arrow/coverage")).json
-    (epoch,) = shown["epochs"]
-    assert epoch["missing"] == [[7, 7], [10, 12]]
-    assert epoch["dropped"] == [[8, 9, "disk full"]]
-    assert epoch["highest"] == 13
-    assert (shown["batches"], shown["rows"]) == (1, 2)

@@ -152,7 +152,7 @@ def test_events_of_an_unknown_clock_and_with_control_characters_are_printed_safe
 
 
 def test_coverage_names_every_gap(truck: Truck, signed_in: RunningGateway, digitruck: Digitruck) -> None:
-    assert "No gaps." in digitruck("coverage", "ke-arrow", *SINCE).out
+    assert "No parcel is missing." in digitruck("coverage", "ke-arrow", *SINCE).out
     truck.sequence += 3
     signed_in.run(truck.event("late"))
     out = digitruck("coverage", "ke-arrow", *SINCE).out
