@@ -18,7 +18,7 @@ BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check --no-input install --quiet --no-compile
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 
-.PHONY: help demo test check format fuzz powercut faults bench wheel lock clean
+.PHONY: help demo test check format fuzz powercut faults sim bench wheel lock clean
 
 help:
 	@echo 'make demo    gateway and trucks over emulated links; ARGS="--seconds 60" ends by itself'
@@ -28,6 +28,7 @@ help:
 	@echo 'make fuzz    hostile input for every parser and server; ARGS="--seconds 600 --seed 1"'
 	@echo 'make powercut  N=1000 real power cuts (root, loop devices); ARGS="--seed 1" repeats a run'
 	@echo 'make faults    every write, fsync, rename, open and unlink fails or kills once (strace)'
+	@echo 'make sim     a simulated fleet in bad weather, its promises checked; SEED=1 TRUCKS=50 DAYS=30'
 	@echo 'make bench   the published figures, measured here'
 	@echo 'make wheel   dist/*.whl, what a truck or a gateway installs beside requirements/*.lock'
 	@echo 'make lock    fit requirements/*.lock to pyproject.toml; ARGS=--upgrade takes newer versions'
@@ -57,6 +58,14 @@ powercut: .venv/dev.stamp
 
 faults: .venv/dev.stamp
 	$(BIN)/python -m tests.faults $(ARGS)
+
+SEED ?= 1
+TRUCKS ?= 50
+DAYS ?= 30
+
+# The hash seed: sets of texts have the same order in every run.
+sim: .venv/dev.stamp
+	PYTHONHASHSEED=0 $(BIN)/python -m tests.sim --seed $(SEED) --trucks $(TRUCKS) --days $(DAYS) $(ARGS)
 
 bench: .venv/bench.stamp
 	$(BIN)/python -m tests.bench $(ARGS)

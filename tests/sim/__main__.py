@@ -1,0 +1,51 @@
+"""`make sim SEED=1 TRUCKS=50 DAYS=30`: simulate a fleet, check every promise, and say how fast that was."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import replace
+
+import click
+
+from tests.sim.faults import STORMY
+from tests.sim.run import Outcome, run
+from tests.sim.world import Plan
+
+
+@click.command()
+@click.option("--seed", default=1, show_default=True, help="What everything follows from.")
+@click.option("--seeds", default=1, show_default=True, help="How many seeds, from --seed on.")
+@click.option("--trucks", default=50, show_default=True)
+@click.option("--days", default=30.0, show_default=True, help="Days of trouble; then all links heal.")
+@click.option("--row-every-s", default=1_800.0, show_default=True, help="Mean time between two rows of a truck.")
+@click.option("--replay", is_flag=True, help="Run each seed twice and compare the runs.")
+def main(seed: int, seeds: int, trucks: int, days: float, row_every_s: float, replay: bool) -> None:
+    """Simulate a fleet. A failed check prints the failing step, and the history of the parcel concerned."""
+    began, truck_days = time.perf_counter(), 0.0
+    plan = Plan(seed=seed, trucks=trucks, days=days, row_every_s=row_every_s)
+    for each in range(seed, seed + seeds):
+        outcome = run(replace(plan, seed=each), STORMY)
+        truck_days += outcome.days * trucks
+        _tell(outcome)
+        if replay and (again := run(replace(plan, seed=each), STORMY)).digest != outcome.digest:
+            sys.exit(f"seed {each} gave two different runs: {outcome.digest} and {again.digest}")
+        if outcome.failure is not None:
+            sys.exit(f"{outcome.failure}\n\nAgain: make sim SEED={each} TRUCKS={trucks} DAYS={days:g}")
+    minutes = (time.perf_counter() - began) / 60
+    years = truck_days / 365.25
+    click.echo(
+        f"{seeds} seeds, {years:.2f} truck-years in {minutes:.1f} min: {years / minutes:.2f} truck-years a minute"
+    )
+
+
+def _tell(outcome: Outcome) -> None:
+    verdict = "fails" if outcome.failure is not None else "holds"
+    click.echo(
+        f"seed {outcome.seed} {verdict}: {outcome.days:.1f} days, {outcome.rows} rows, {outcome.lives} lives, "
+        f"{outcome.steps} steps, digest {outcome.digest[:16]}"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,261 @@
+"""What goes wrong in a simulated fleet, and what people change meanwhile; all of it drawn from the seed."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from protocol import cose
+from protocol.documents import Addressee, LinkConfig
+from tests.sim.loop import owner_of_task
+from tests.sim.network import LinkState, VirtualLink
+from tests.sim.truck import SimTruck
+from tests.sim.world import DAY_S, World
+
+HOUR_S = 3_600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Troubles:
+    """How often things happen, as their mean distance in days; 0: never."""
+
+    weather: float = 0.3
+    outage: float = 2.0
+    move: float = 1.0
+    power_cut: float = 2.0
+    kill: float = 6.0
+    full_disk: float = 12.0
+    bit_rot: float = 0.0
+    gateway_crash: float = 3.0
+    gateway_restart: float = 8.0
+    gateway_restore: float = 0.0
+    gateway_skew: float = 0.0
+    config: float = 5.0
+    content: float = 6.0
+    rotation: float = 15.0
+
+
+STORMY = Troubles(full_disk=0.0)
+CALM = Troubles(*[0.0] * 14)
+
+
+class Faults:
+    """Runs the troubles of a world until `stop`."""
+
+    def __init__(self, world: World, troubles: Troubles) -> None:
+        self.world = world
+        self.troubles = troubles
+        self.backups: list[Path] = []
+        self.restored = False
+        self._tasks: list[asyncio.Task[None]] = []
+        self._random = random.Random(f"faults {world.plan.seed}")
+        self._gateway_lock = asyncio.Lock()
+        self._sent_until_crash: int | None = None
+        world.network.on_gateway_sent = self._gateway_sent
+
+    def start(self) -> None:
+        """Begin."""
+        owner_of_task.set(None)
+        for truck in self.world.trucks.values():
+            for link in truck.config.link:
+                virtual = self.world.network.links[(truck.name, link.name)]
+                self._repeat(self.troubles.weather, self._weather, virtual)
+                self._repeat(self.troubles.outage, self._outage, virtual)
+                self._repeat(self.troubles.move, self._move, virtual)
+            self._repeat(self.troubles.power_cut, self._power_cut, truck)
+            self._repeat(self.troubles.kill, self._kill, truck)
+            self._repeat(self.troubles.full_disk, self._full_disk, truck)
+            self._repeat(self.troubles.bit_rot, self._bit_rot, truck)
+        self._repeat(self.troubles.gateway_crash, self._gateway_crash)
+        self._repeat(self.troubles.gateway_restart, self._gateway_restart)
+        self._repeat(self.troubles.gateway_restore, self._gateway_restore)
+        self._repeat(self.troubles.gateway_skew, self._gateway_skew)
+        self._repeat(self.troubles.config, self._config)
+        self._repeat(self.troubles.content, self._content)
+        self._repeat(self.troubles.rotation, self._rotation)
+
+    async def stop(self) -> None:
+        """End all troubles: links work, disks have room, the gateway is there."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._sent_until_crash = None
+        for link in self.world.network.links.values():
+            link.state = LinkState()
+        for truck in self.world.trucks.values():
+            truck.disk.full = False
+            truck.disk.cut_after = None
+        office = self.world.office
+        office.skew_ms = 0
+        async with self._gateway_lock:
+            if office.gateway is None:
+                await office.start()
+        self.world.history.note("world", "all troubles end")
+
+    def _repeat(self, mean_days: float, happen: Callable[..., Awaitable[None]], *arguments: Any) -> None:
+        seed = random.Random(self._random.getrandbits(64))
+        if mean_days > 0:
+            self._tasks.append(asyncio.create_task(self._again(mean_days * DAY_S, seed, happen, *arguments)))
+
+    async def _again(
+        self, mean_s: float, seed: random.Random, happen: Callable[..., Awaitable[None]], *arguments: Any
+    ) -> None:
+        while True:
+            await asyncio.sleep(seed.expovariate(1 / mean_s))
+            await happen(seed, *arguments)
+
+    def _note(self, what: str, machine: str = "world") -> None:
+        self.world.history.note(machine, what)
+
+    # -- links ---------------------------------------------------------------------------------------------------------
+
+    async def _weather(self, seed: random.Random, link: VirtualLink) -> None:
+        slow = seed.random() < 0.2
+        link.state = replace(
+            link.state,
+            loss=seed.choice((0.0, 0.0, 0.01, 0.05, 0.2, 0.6)),
+            burst_chance=seed.choice((0.0, 0.0, 0.02)),
+            double=seed.choice((0.0, 0.0, 0.05, 0.3)),
+            delay_s=seed.choice((0.02, 0.3, 0.6, 2.5)),
+            jitter_s=seed.choice((0.005, 0.05, 1.0)),
+            bytes_a_s=300.0 if slow else 100_000.0,
+        )
+        self._note(f"{link.name} is {link.state}", link.truck)
+
+    async def _outage(self, seed: random.Random, link: VirtualLink) -> None:
+        link.state = replace(link.state, alive=False)
+        hours = seed.choice((0.1, 0.1, 0.5, 2, 2, 12, 24, 24, 60, 720))
+        self._note(f"{link.name} is out for {hours} h", link.truck)
+        await asyncio.sleep(hours * HOUR_S * seed.uniform(0.5, 1.5))
+        link.state = replace(link.state, alive=True)
+        self._note(f"{link.name} is back", link.truck)
+
+    async def _move(self, seed: random.Random, link: VirtualLink) -> None:
+        self.world.network.move(link)
+
+    # -- trucks --------------------------------------------------------------------------------------------------------
+
+    async def _power_cut(self, seed: random.Random, truck: SimTruck) -> None:
+        truck.back_after_s = seed.choice((1.0, 60.0, 600.0, 8 * HOUR_S))
+        for _ in range(seed.choice((1, 1, 1, 3))):
+            if seed.random() < 0.2:
+                truck.cut_power()
+            else:
+                truck.disk.cut_after = seed.choice((1, 2, seed.randint(1, 30), seed.randint(1, 300)))
+            # More than one: the lights flicker.
+            await asyncio.sleep(seed.expovariate(1 / 900.0))
+
+    async def _kill(self, seed: random.Random, truck: SimTruck) -> None:
+        truck.back_after_s = 10.0
+        truck.kill()
+
+    async def _full_disk(self, seed: random.Random, truck: SimTruck) -> None:
+        truck.disk.full = True
+        self._note("the disk is full", truck.name)
+        await asyncio.sleep(seed.uniform(60.0, 3 * HOUR_S))
+        truck.disk.full = False
+        self._note("the disk has room", truck.name)
+
+    async def _bit_rot(self, seed: random.Random, truck: SimTruck) -> None:
+        truck.excused = True
+        truck.cut_power()
+        path = truck.disk.root / seed.choice(("state.db", "state.db", "links.db", "state.db-wal"))
+        if not path.exists() or not path.stat().st_size:
+            return
+        data = bytearray(path.read_bytes())
+        for _ in range(seed.choice((1, 3, 20))):
+            data[seed.randrange(len(data))] ^= 1 << seed.randrange(8)
+        path.write_bytes(data)
+        self._note(f"bits of {path.name} have rotted", truck.name)
+
+    # -- the gateway ---------------------------------------------------------------------------------------------------
+
+    def _gateway_sent(self) -> None:
+        if self._sent_until_crash is not None:
+            self._sent_until_crash -= 1
+            if self._sent_until_crash <= 0:
+                self._sent_until_crash = None
+                self.world.office.cut()
+
+    async def _gateway_crash(self, seed: random.Random) -> None:
+        office = self.world.office
+        if seed.random() < 0.6:
+            # Right after a datagram of its has left: what it says had better be true.
+            self._sent_until_crash = seed.randint(1, 8)
+            async with asyncio.timeout(None):
+                while self._sent_until_crash is not None:
+                    await asyncio.sleep(60.0)
+        async with self._gateway_lock:
+            await office.crash()
+            await asyncio.sleep(seed.choice((1.0, 30.0, 600.0, 6 * HOUR_S)))
+            await office.start()
+
+    async def _gateway_restart(self, seed: random.Random) -> None:
+        async with self._gateway_lock:
+            await self.world.office.stop()
+            await asyncio.sleep(seed.choice((1.0, 300.0)))
+            await self.world.office.start()
+
+    async def _gateway_restore(self, seed: random.Random) -> None:
+        async with self._gateway_lock:
+            office = self.world.office
+            backup = await office.backup()
+        await asyncio.sleep(seed.choice((HOUR_S, 12 * HOUR_S, 2 * DAY_S)))
+        async with self._gateway_lock:
+            self.restored = True
+            await office.restore(backup)
+
+    async def _gateway_skew(self, seed: random.Random) -> None:
+        office = self.world.office
+        self.world.clocks_were_wrong = True
+        office.skew_ms = round(seed.choice((-400, -30, -1, -0.01, 0.01, 1, 40, 500)) * DAY_S * 1000)
+        self._note(f"the clock is {office.skew_ms / 86_400_000:.2f} days wrong", "gateway")
+        await asyncio.sleep(seed.choice((600.0, 6 * HOUR_S, 2 * DAY_S)))
+        office.skew_ms = 0
+        self._note("the clock is right", "gateway")
+
+    # -- people --------------------------------------------------------------------------------------------------------
+
+    async def _push(self, what: str, signed: bytes) -> bytes | None:
+        self._note(f"an operator pushes {what}")
+        return await self.world.office.accept(signed)
+
+    async def _config(self, seed: random.Random) -> None:
+        async with self._gateway_lock:
+            office = self.world.office
+            sat = seed.choice((100_000, 400_000, 2_000_000))
+            links = (LinkConfig("sat", sat, sat // 10, 5_000_000), LinkConfig("lte", 50_000_000, 100_000, 10_000))
+            trucks = tuple(sorted(seed.sample(sorted(self.world.trucks), min(8, len(self.world.trucks)))))
+            signed = office.signers.config(
+                office.next_version(",".join(trucks)),
+                trucks=trucks,
+                links=links,
+                batch_age_s=seed.choice((600, 7_200, 40_000)),
+                confirm_within_s=seed.choice((None, None, 3_600)),
+            )
+            await self._push(f"a config for {len(trucks)}", signed)
+
+    async def _content(self, seed: random.Random) -> None:
+        async with self._gateway_lock:
+            office = self.world.office
+            base = office.random.randbytes(200)
+            files = {
+                f"page-{number}.html": base * seed.randint(1, 60) + seed.randbytes(seed.randint(0, 20_000))
+                for number in range(seed.randint(1, 4))
+            }
+            manifest = await office.publish(files)
+            to = Addressee(tuple(sorted(self.world.trucks))[:50])
+            signed = office.signers.rollout(manifest, version=office.next_version("rollout"), to=to)
+            await self._push(f"a bundle of {sum(map(len, files.values()))} bytes", signed)
+
+    async def _rotation(self, seed: random.Random) -> None:
+        """Replace the operator's and the publisher's keys by a new delegation of the root."""
+        async with self._gateway_lock:
+            office = self.world.office
+            office.signers.operator = cose.SigningKey(seed.randbytes(32))
+            office.signers.publisher = cose.SigningKey(seed.randbytes(32))
+            await self._push("a delegation", office.signers.delegation(office.next_version("delegation")))

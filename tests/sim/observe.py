@@ -1,0 +1,140 @@
+"""Watching the product's stores from outside, so that each parcel has a history and each request its nonce."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import edge.recorder
+import store.fleet.ingest
+import store.ledger
+import store.parcels
+from tests.sim.loop import owner_of_task
+from tests.sim.network import VirtualLink
+from tests.sim.world import World
+
+
+@contextmanager
+def watching(world: World) -> Iterator[None]:
+    """Note what happens to parcels while the block lasts."""
+    queue, ingest = store.parcels.ParcelQueue, store.fleet.ingest.Ingest
+    ledger, recorder = store.ledger.Ledger, edge.recorder.Recorder
+    real = (
+        queue._insert,
+        queue.mark_sent,
+        queue._deliver,
+        queue._quarantine,
+        ingest.ingest,
+        ledger.charge,
+        recorder.clock_known,
+    )
+    history = world.history
+
+    def carried(link: VirtualLink, is_up: bool, data: bytes, fate: str) -> None:
+        history.note(link.truck, f"{link.name} {'up' if is_up else 'down'} {len(data)} {fate}")
+        if is_up and link.count.total_bytes > world.joined_bytes.get((link.truck, link.name), 1 << 60):
+            nonces.request(link.truck, link.name, data)
+
+    def refuse(name: str, problem: str) -> Exception:
+        world.failure = world.failure or history.fail(name, problem)
+        return world.failure
+
+    nonces = NonceWatch(refuse)
+    world.network.on_carried = carried
+
+    async def clock_known(self: Any) -> None:
+        await real[6](self)
+        world.truth.clock_told(truck(), self._clock.boot)
+
+    def charge(self: Any, link: str, precedence: Any, cause: str, direction: str, size: int, **named: Any) -> None:
+        world.unasked[(truck(), link)] += size
+        real[5](self, link, precedence, cause, direction, size, **named)
+
+    def truck() -> str:
+        owner = owner_of_task.get()
+        return str(owner.name) if owner is not None else "?"
+
+    def insert(self: Any, *arguments: Any, **named: Any) -> Any:
+        parcel = real[0](self, *arguments, **named)
+        history.parcel((truck(), parcel.epoch, parcel.sequence), f"queued {parcel.kind.name}")
+        world.truth.parcel_made((truck(), parcel.epoch, parcel.sequence), parcel.kind, parcel.payload)
+        return parcel
+
+    def mark_sent(self: Any, epoch: int, sequences: Any, now_s: int) -> Any:
+        allowed = real[1](self, epoch, sequences, now_s)
+        for sequence in allowed:
+            history.parcel((truck(), epoch, sequence), "is sent")
+        return allowed
+
+    def deliver(self: Any, ranges: Any, epoch: int, now_s: int) -> Any:
+        ranges = list(ranges)
+        changed = real[2](self, ranges, epoch, now_s)
+        if changed:
+            history.note(truck(), f"delivered {changed} of {epoch:016x}: {ranges}")
+        return changed
+
+    def quarantine(self: Any, epoch: int, sequence: int, reason: Any, now_s: int) -> Any:
+        history.parcel((truck(), epoch, sequence), f"quarantined {reason.name}")
+        return real[3](self, epoch, sequence, reason, now_s)
+
+    async def stored(self: Any, items: Any) -> Any:
+        results = await real[4](self, items)
+        for each in results:
+            name = each.item.truck, each.item.epoch, each.item.sequence
+            history.parcel(name, f"at the gateway: {each.status.name}, by {each.item.link}")
+        return results
+
+    queue._insert, queue.mark_sent, queue._deliver = insert, mark_sent, deliver  # type: ignore[method-assign]
+    queue._quarantine, ingest.ingest = quarantine, stored  # type: ignore[method-assign]
+    ledger.charge = charge  # type: ignore[method-assign]
+    recorder.clock_known = clock_known  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        recorder.clock_known = real[6]  # type: ignore[method-assign]
+        ledger.charge = real[5]  # type: ignore[method-assign]
+        queue._insert, queue.mark_sent, queue._deliver = real[0], real[1], real[2]  # type: ignore[method-assign]
+        queue._quarantine, ingest.ingest = real[3], real[4]  # type: ignore[method-assign]
+
+
+class NonceWatch:
+    """No request may protect two different texts under one key and one number (RFC 8613 section 7.2.1)."""
+
+    def __init__(self, fail: Callable[[str, str], Exception]) -> None:
+        self._fail = fail
+        self._seen: dict[tuple[str, str], dict[bytes, bytes]] = {}
+
+    def request(self, truck: str, link: str, data: bytes) -> None:
+        """Look at a datagram that a truck sends."""
+        option, payload = _oscore(data)
+        if option is None:
+            # A message_1: a new session is about to begin, under another key.
+            self._seen.pop((truck, link), None)
+            return
+        seen = self._seen.setdefault((truck, link), {})
+        digest = hashlib.sha256(payload).digest()
+        if seen.setdefault(option, digest) != digest:
+            raise self._fail(truck, f"the nonce {option.hex()} protects two requests on {link}")
+
+
+def _oscore(data: bytes) -> tuple[bytes | None, bytes]:
+    """Return the OSCORE option (number 9) and the payload of a CoAP message."""
+    at, number, found = 4 + (data[0] & 15), 0, None
+    while at < len(data) and data[at] != 0xFF:
+        delta, length = data[at] >> 4, data[at] & 15
+        at += 1
+        if delta == 13:
+            delta, at = data[at] + 13, at + 1
+        elif delta == 14:
+            delta, at = int.from_bytes(data[at : at + 2], "big") + 269, at + 2
+        if length == 13:
+            length, at = data[at] + 13, at + 1
+        elif length == 14:
+            length, at = int.from_bytes(data[at : at + 2], "big") + 269, at + 2
+        number += delta
+        if number == 9:
+            found = data[at : at + length]
+        at += length
+    return found, data[at + 1 :]

@@ -1,0 +1,67 @@
+"""What the simulation knows to be true: every row and event that a truck was offered, and what it answered."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+from protocol.messages import Event
+from protocol.numbers import ParcelKind
+from tests.sim.history import ParcelName
+
+_EVENT = re.compile("e([0-9]+)")
+
+
+@dataclass
+class TruckTruth:
+    """The truth of one truck; rows and events are numbered from 1."""
+
+    rows_offered: int = 0
+    rows_refused: set[int] = field(default_factory=set)
+    rows_accepted: dict[int, float] = field(default_factory=dict)  # serial -> when it was taken
+    events_offered: int = 0
+    events_accepted: set[int] = field(default_factory=set)
+    event_parcels: dict[int, ParcelName] = field(default_factory=dict)
+
+
+class Truth:
+    """The truth of the fleet."""
+
+    def __init__(self) -> None:
+        self.of: defaultdict[str, TruckTruth] = defaultdict(TruckTruth)
+        self.boots_told: defaultdict[str, set[int]] = defaultdict(set)  # whose clock event was accepted
+        self.closed = False  # nothing is offered any more
+        self.parcels: dict[ParcelName, tuple[ParcelKind, bytes]] = {}  # as last made: a lost number is given again
+
+    def parcel_made(self, name: ParcelName, kind: ParcelKind, payload: bytes) -> None:
+        """Note what a parcel holds."""
+        self.parcels[name] = kind, payload
+        if kind is ParcelKind.EVENT and (found := _EVENT.match(Event.decode(payload).name)):
+            self.of[name[0]].event_parcels[int(found[1])] = name
+
+    def clock_told(self, truck: str, boot: int) -> None:
+        """Note that a truck has accepted its own event of what the times of a boot mean."""
+        self.boots_told[truck].add(boot)
+
+    def offer_row(self, truck: str) -> int:
+        """Number a row that is about to be offered."""
+        self.of[truck].rows_offered += 1
+        return self.of[truck].rows_offered
+
+    def row_refused(self, truck: str, serial: int) -> None:
+        """Note that the truck refused a row (it may be there all the same)."""
+        self.of[truck].rows_refused.add(serial)
+
+    def row_accepted(self, truck: str, serial: int, at_s: float) -> None:
+        """Note that the truck promised to keep a row."""
+        self.of[truck].rows_accepted[serial] = at_s
+
+    def offer_event(self, truck: str) -> int:
+        """Number an event that is about to be offered."""
+        self.of[truck].events_offered += 1
+        return self.of[truck].events_offered
+
+    def event_accepted(self, truck: str, number: int) -> None:
+        """Note that the truck promised to keep an event."""
+        self.of[truck].events_accepted.add(number)

@@ -1,0 +1,149 @@
+"""A simulated fleet: trucks, their links, a gateway, and time; everything follows from a seed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import shutil
+import tempfile
+from collections import defaultdict
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edge.config import LinkSettings
+from tests.gateway.fleets import NOW_S
+from tests.sim.history import CheckFailed, History
+from tests.sim.loop import VirtualLoop
+from tests.sim.machine import machines
+from tests.sim.network import Network
+from tests.sim.office import Office, empty_fleet
+from tests.sim.truck import SimTruck
+from tests.sim.truth import Truth
+
+DAY_S = 86_400.0
+_MEMORY = Path("/dev/shm")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to simulate."""
+
+    seed: int
+    trucks: int = 1
+    days: float = 3.0
+    row_every_s: float = 1_800.0
+
+
+class World:
+    """Everything that there is in a run; made by `world`."""
+
+    def __init__(self, plan: Plan, home: Path, loop: VirtualLoop) -> None:
+        self.plan = plan
+        self.home = home
+        self.loop = loop
+        self.random = random.Random(f"world {plan.seed}")
+        self.history = History(lambda: loop.now_s)
+        self.truth = Truth()
+        self.network = Network(loop, self._seed("network"))
+        self.office = Office(home, loop, self.network, self._seed("office"))
+        self.office.on_life = lambda what: self.history.note("gateway", what)
+        self.trucks: dict[str, SimTruck] = {}
+        self.unexpected: list[str] = []
+        self.failure: CheckFailed | None = None
+        self.clocks_were_wrong = False
+        self.joined_bytes: dict[tuple[str, str], int] = {}
+        self.carried: defaultdict[tuple[str, str, int], int] = defaultdict(int)
+        self.unasked: defaultdict[tuple[str, str], int] = defaultdict(int)
+        self._caps: dict[tuple[str, str], int] = {}
+
+    def now_s(self) -> float:
+        """Return true Unix time."""
+        return NOW_S + self.loop.now_s
+
+    def cap_of(self, truck: str, link: str) -> int | None:
+        """Return the most that a link could ever spend in a month: the highest cap that was ever stated."""
+        return next(each for each in self.trucks[truck].config.link if each.name == link).month_bytes_max
+
+    def _seed(self, name: str) -> random.Random:
+        return random.Random(f"{name} {self.plan.seed}")
+
+    def add_truck(self, name: str, *, links: tuple[LinkSettings, ...] = (), **settings: Any) -> SimTruck:
+        """Make a truck that has not joined yet."""
+        truck = SimTruck(
+            name,
+            self.home / name,
+            self.loop,
+            self.network,
+            self.history,
+            self.truth,
+            self._seed(f"truck {name}"),
+            links=links or two_links(),
+            row_every_s=self.plan.row_every_s,
+            **settings,
+        )
+        self.trucks[name] = truck
+        return truck
+
+    async def open(self) -> None:
+        """Start the gateway, have everybody join, and start the trucks."""
+        await self.office.start()
+        await self.office.accept(self.office.signers.root_document())
+        await self.office.accept(self.office.signers.delegation(self.office.next_version("delegation")))
+        for number in range(self.plan.trucks):
+            self.add_truck(f"truck-{number}")
+        for truck in self.trucks.values():
+            await truck.join(await self.office.code(truck.name))
+            for link in truck.config.link:
+                key = truck.name, link.name
+                self.joined_bytes[key] = self.network.links[key].count.total_bytes
+            truck.start()
+
+    def run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Run the world until `work` is done."""
+        return self.loop.run_until_complete(work)
+
+
+def two_links() -> tuple[LinkSettings, ...]:
+    """Return a cheap link and a dear one with a budget."""
+    return (
+        LinkSettings(name="lte", interface="lte", price_per_mb=0.01, month_bytes_max=50_000_000, reserve_bytes=100_000),
+        LinkSettings(
+            name="sat",
+            interface="sat",
+            price_per_mb=5.0,
+            month_bytes_max=2_000_000,
+            reserve_bytes=200_000,
+            bulk=False,
+        ),
+    )
+
+
+@contextmanager
+def world(plan: Plan) -> Iterator[World]:
+    """Make a world in a folder of its own, and take it down."""
+    empty_fleet()
+    home = Path(tempfile.mkdtemp(prefix="digitruck-sim-", dir=_MEMORY if _MEMORY.is_dir() else None))
+    loop = VirtualLoop()
+    try:
+        with loop.running(), machines(loop, plan.seed, []):
+            made = World(plan, home, loop)
+            loop.set_exception_handler(lambda _, context: made.unexpected.append(str(context.get("exception"))))
+            try:
+                yield made
+            finally:
+                with contextlib.suppress(Exception):
+                    loop.run_until_complete(_end(loop))
+    finally:
+        loop.close()
+        shutil.rmtree(home, ignore_errors=True)
+
+
+async def _end(loop: VirtualLoop) -> None:
+    tasks = [each for each in asyncio.all_tasks(loop) if each is not asyncio.current_task()]
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks, timeout=1_000.0)
