@@ -134,12 +134,12 @@ class MeteredInterface(MessageInterfaceUDP6):  # type: ignore[misc]  # aiocoap h
 
         A turn of the event loop for each datagram would be most of the cost of a flood, and half of that of an upload.
         """
-        is_server = self.admit is not None
+        is_server, sock = self.admit is not None, self.sock
         for left in reversed(range(_READ_AT_ONCE_MAX if is_server else 1)):
             if self._received(data, ancdata, address) or not left or self._shutting_down is not None:
                 return
             try:
-                data, ancdata, _, address = self.sock.recvmsg(DATAGRAM_BYTES_MAX, _ANCILLARY_BYTES, socket.MSG_DONTWAIT)
+                data, ancdata, _, address = sock.recvmsg(DATAGRAM_BYTES_MAX, _ANCILLARY_BYTES, socket.MSG_DONTWAIT)
             except OSError:  # nothing waits, or an error about another datagram, which the error queue tells too
                 return
 
