@@ -74,7 +74,8 @@ def main() -> None:
 @main.command()
 @click.argument("code")
 @_config_option
-def join(code: str, config: Path) -> None:
+@click.option("--new-keys", is_flag=True, help="Replace this truck's keys; nothing that waits to be sent is lost.")
+def join(code: str, config: Path, new_keys: bool) -> None:
     """Enrol this truck with the one-time CODE that an operator made (`digitruck enrol TRUCK`).
 
     Writes a commented configuration file if there is none. Safe to repeat until it succeeds.
@@ -82,6 +83,7 @@ def join(code: str, config: Path) -> None:
     \b
     Example:
       digitruck-edge join DT1-QVUGWZJN... --config /etc/digitruck/edge.toml
+      digitruck-edge join DT1-QVUGWZJN... --new-keys     (stop the daemon first; the old keys end with this)
     """
     parsed = read_join_code(code)
     if not config.exists():
@@ -92,7 +94,7 @@ def join(code: str, config: Path) -> None:
     settings, data = _load(config)
     set_up_logs("warning")
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
-    enrolment = asyncio.run(join_fleet(parsed, settings, data))
+    enrolment = asyncio.run(join_fleet(parsed, settings, data, new_keys=new_keys))
     click.echo(
         f"this truck is {enrolment.truck} of group {enrolment.group}; root {enrolment.root.hex()[:16]} is pinned"
     )

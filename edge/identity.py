@@ -7,6 +7,7 @@ keys may be systemd credentials instead. The enrolment is written last: a truck 
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -19,11 +20,13 @@ from protocol.errors import LocalError, PeerError
 from protocol.joincode import Address
 from protocol.numbers import ADDRESSES_MAX, EXCHANGE_KEYS
 from protocol.wire import Digest, Name, WireArray
-from store.files import publish
+from store.files import publish, sync_folder
 from store.keyfiles import KeyMissingError, KeyUnreadableError, has_key, read_key
 
 # File of DATA/identity -> name of the credential.
 CREDENTIALS = {"signing.key": "digitruck-edge.signing", "edhoc.key": "digitruck-edge.edhoc"}
+
+_NEXT = "next"
 
 
 class NotEnrolledError(LocalError):
@@ -52,6 +55,7 @@ class Keys:
 def make_keys(folder: Path) -> Keys:
     """Return this truck's keys, making them if there are none yet; a repeated `join` keeps them."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _take_next(folder)
     signing, exchange = folder / "signing.key", folder / "edhoc.key"
     if not has_key(signing, CREDENTIALS[signing.name]):
         publish(signing, os.urandom(32))
@@ -59,6 +63,38 @@ def make_keys(folder: Path) -> Keys:
         key = generate_key()
         publish(exchange, key.private + key.public)
     return _read_keys(folder)
+
+
+def make_next_keys(folder: Path) -> Keys:
+    """Return the keys that are to replace this truck's, made beside them; they count once `save_next` was called."""
+    _take_next(folder)
+    waiting = folder / _NEXT
+    waiting.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not (waiting / "signing.key").exists():
+        publish(waiting / "signing.key", os.urandom(32))
+    if not (waiting / "edhoc.key").exists():
+        key = generate_key()
+        publish(waiting / "edhoc.key", key.private + key.public)
+    return _read_keys(waiting)
+
+
+def save_next(folder: Path, enrolment: Enrolment) -> None:
+    """Make the enrolment with the next keys durable, and put them in the place of the old ones."""
+    save_enrolment(folder / _NEXT, enrolment)
+    _take_next(folder)
+
+
+def _take_next(folder: Path) -> None:
+    """Move the next keys to their place, if they were enrolled: the enrolment beside them says so, and goes last."""
+    waiting = folder / _NEXT
+    if not (waiting / "enrolment.cbor").exists():
+        return
+    for name in (*CREDENTIALS, "enrolment.cbor"):
+        if (waiting / name).exists():
+            (waiting / name).replace(folder / name)
+            sync_folder(folder)
+            sync_folder(waiting)
+    shutil.rmtree(waiting)
 
 
 def _read_keys(folder: Path) -> Keys:
@@ -95,5 +131,6 @@ def load_enrolment(folder: Path) -> Enrolment:
 
 def load_identity(folder: Path) -> tuple[Keys, Enrolment]:
     """Return keys and enrolment; raise `NotEnrolledError` with the next step."""
+    _take_next(folder)
     enrolment = load_enrolment(folder)
     return _read_keys(folder), enrolment

@@ -8,27 +8,38 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from contextlib import suppress
 from pathlib import Path
 
 import structlog
 from aiocoap.numbers import codes
 
 from edge.board import board_name
-from edge.clock import boottime
+from edge.clock import boottime, save_new_floor
 from edge.config import EdgeConfig, LinkSettings
-from edge.identity import Enrolment, Keys, make_keys, save_enrolment
+from edge.identity import (
+    Enrolment,
+    Keys,
+    NotEnrolledError,
+    load_enrolment,
+    make_keys,
+    make_next_keys,
+    save_enrolment,
+    save_next,
+)
 from edge.link import Link
 from edge.link_errors import LinkDownError, RefusedError, SessionLostError
 from edge.spending import Unmetered
 from protocol import cose
 from protocol.documents import ExchangeKey
-from protocol.errors import DigitruckError, UntrustedError
+from protocol.errors import DigitruckError, LocalError, UntrustedError
 from protocol.joincode import JoinCode
-from protocol.messages import Enrolled, EnrolRequest, enrol_proof
+from protocol.messages import Enrolled, EnrolRequest, enrol_proof, seal
 from protocol.numbers import PATH_DOCUMENT, PATH_ENROL, DocumentKind, Precedence
 from protocol.trust import TrustedSet
 from store.database import Database, open_database
 from store.documents import Documents
+from store.resealing import reseal_queue
 from store.schema import STATE
 
 log = structlog.get_logger("edge.joining")
@@ -38,22 +49,42 @@ _ANSWER_S = 10.0
 _MB = 1_000_000
 
 
-async def join(code: JoinCode, config: EdgeConfig, data: Path) -> Enrolment:
-    """Enrol this truck over the first link that reaches a gateway; raise `DigitruckError` with the next step."""
-    keys = make_keys(data / "identity")
+async def join(code: JoinCode, config: EdgeConfig, data: Path, *, new_keys: bool = False) -> Enrolment:
+    """Enrol this truck over the first link that reaches a gateway; raise `DigitruckError` with the next step.
+
+    With `new_keys` the truck's keys are replaced; what waits in its queue is signed again with the new one.
+    """
+    identity = data / "identity"
+    if new_keys:
+        _check_name(identity, code.truck)
+    keys = make_next_keys(identity) if new_keys else make_keys(identity)
     # First of all: a code must not be used up while a daemon holds the database, or on a disk that takes nothing.
     state = open_database(data / "state.db", schema=STATE, share_bytes=config.state_mb_max * _MB, host=board_name())
     try:
-        enrolment, root = await _join_over_any(config, code, keys)
-        _pin(root, enrolment, state)
+        enrolment, root, time_s = await _join_over_any(config, code, keys)
+        _pin(root, enrolment, state, time_s)
+        if new_keys:
+            count = reseal_queue(state, lambda parcel, digest: seal(keys.signing, parcel, enrolment.truck, digest))
+            log.info("queue.resealed", parcels=count)
     finally:
         state.close()
-    save_enrolment(data / "identity", enrolment)
+    if new_keys:
+        save_next(identity, enrolment)
+    else:
+        save_enrolment(identity, enrolment)
     log.info("truck.joined", truck=enrolment.truck, group=enrolment.group)
     return enrolment
 
 
-async def _join_over_any(config: EdgeConfig, code: JoinCode, keys: Keys) -> tuple[Enrolment, bytes]:
+def _check_name(identity: Path, truck: str) -> None:
+    """Check that a code with new keys is for this very truck: what waits in its queue would become another's."""
+    with suppress(NotEnrolledError):
+        known = load_enrolment(identity).truck
+        if known != truck:
+            raise LocalError(f"this truck is {known} and the code is for {truck}: ask for a code for {known}")
+
+
+async def _join_over_any(config: EdgeConfig, code: JoinCode, keys: Keys) -> tuple[Enrolment, bytes, int]:
     last: DigitruckError = LinkDownError("no link is configured")
     for settings in sorted(config.link, key=lambda each: each.price_per_mb):
         try:
@@ -63,7 +94,7 @@ async def _join_over_any(config: EdgeConfig, code: JoinCode, keys: Keys) -> tupl
     raise LinkDownError(f"{last}; check the links in edge.toml, then run the same command again")
 
 
-async def _join_over(settings: LinkSettings, code: JoinCode, keys: Keys) -> tuple[Enrolment, bytes]:
+async def _join_over(settings: LinkSettings, code: JoinCode, keys: Keys) -> tuple[Enrolment, bytes, int]:
     link = Link(
         settings,
         keys=keys,
@@ -90,7 +121,8 @@ async def _join_over(settings: LinkSettings, code: JoinCode, keys: Keys) -> tupl
     if cose.digest(root) != code.root:
         raise UntrustedError("the gateway sent another root than the code pins: ask the operator for a new code")
     addresses = code.addresses
-    return Enrolment(code.truck, answer.group, addresses, code.gateway_key, code.root, code.key_number), root
+    enrolment = Enrolment(code.truck, answer.group, addresses, code.gateway_key, code.root, code.key_number)
+    return enrolment, root, answer.time_s
 
 
 async def _ask_again(link: Link, ask: EnrolRequest, refusal: RefusedError) -> Enrolled:
@@ -135,10 +167,14 @@ async def _ask(link: Link, method: codes.Code, path: str, payload: bytes, query:
     raise LinkDownError("no answer")
 
 
-def _pin(root: bytes, enrolment: Enrolment, state: Database) -> None:
+def _pin(root: bytes, enrolment: Enrolment, state: Database, time_s: int) -> None:
     trust = TrustedSet(root, truck=enrolment.truck, group=enrolment.group)
     documents = Documents(state)
     with state.atomic():
-        # Another fleet's documents and versions mean nothing under this root.
-        documents.forget_versions(tuple(DocumentKind))
+        held = documents.current(DocumentKind.ROOT)
+        if held is None or held.digest != cose.digest(root):
+            # Another fleet's documents and versions mean nothing under this root.
+            documents.forget_versions(tuple(DocumentKind))
+        # The code is an operator's word for this gateway: what others told of the time before is void.
+        save_new_floor(documents.settings, time_s)
         documents.put_trusted(DocumentKind.ROOT, "", trust.root.version, cose.digest(root), root)
