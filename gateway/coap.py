@@ -1,10 +1,11 @@
 """The gateway's CoAP side: one site that lets nothing through but EDHOC's first message and OSCORE requests.
 
-Before authentication every refusal looks the same (4.01 without a word): an unknown kid, a bad MAC and a plain request
-cannot be told apart, and no answer is much longer than its request. A truck takes an answer without protection as the
-end of its session: so nothing is said at all while this side is at fault (its database is away), nor to the rest of a
-burst of which one request has just reopened the replay window. Behind OSCORE the request goes to the handler of its
-resource with the peer that sent it; an error of the peer is answered with its reason, one of ours with 5.00.
+Before authentication every refusal looks the same (4.01 without a word; 4.02 for a critical option that is not known
+here): an unknown kid, a bad MAC and a plain request cannot be told apart, and no answer is much longer than its
+request. A truck takes an answer without protection as the end of its session: so nothing is said at all while this side
+is at fault (its database is away), nor to the rest of a burst of which one request has just reopened the replay window.
+Behind OSCORE the request goes to the handler of its resource with the peer that sent it; an error of the peer is
+answered with its reason, one of ours with 5.00. Most uploads take `gateway.fastlane` instead.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from aiocoap import error, interfaces, oscore
 from aiocoap.interfaces import EndpointAddress
 from aiocoap.message import Message
 from aiocoap.numbers import codes
+from aiocoap.numbers.types import CON
 from aiocoap.pipe import Pipe
 
 from gateway.admission import Admission
@@ -119,7 +121,11 @@ class Site(interfaces.Resource):  # type: ignore[misc]
     async def render_to_pipe(self, pipe: Pipe) -> None:
         """Answer one request."""
         request = pipe.request
-        if request.opt.oscore is not None:
+        if any(option.number.is_critical() and option.number not in _OUTER for option in request.opt.option_list()):
+            # RFC 7252 section 5.4.1: answered if it is confirmable, else silence.
+            refusal = Message(code=codes.BAD_OPTION) if request.mtype == CON else _nothing()
+            pipe.add_response(refusal, is_last=True)
+        elif request.opt.oscore is not None:
             await self._protected(pipe, request)
         elif request.opt.uri_path in _EDHOC_PATHS and request.code == codes.POST and len(request.payload) > 1:
             pipe.add_response(self._first_message(request), is_last=True)
@@ -237,6 +243,9 @@ def _nothing() -> Message:
     return answer
 
 
+# The critical options that are known here: If-Match, Uri-Host, If-None-Match, Uri-Port, OSCORE, Uri-Path, Uri-Query,
+# Accept, EDHOC, Block2, Block1. No proxy is here. Around OSCORE those of class E mean nothing (RFC 8613 section 8.2).
+_OUTER = frozenset({1, 3, 5, 7, 9, 11, 15, 17, 21, 23, 27})
 # Uri-Path and Uri-Query are the critical options that a handler's request may carry.
 _UNDERSTOOD = frozenset({11, 15})
 _REASON_BYTES_MAX = 128

@@ -37,6 +37,7 @@ from tests.gateway.coapside import (
     unprotected,
 )
 from tests.gateway.fleets import NOW_S
+from tests.gateway.test_fastlane import encoded_options
 
 HEADERS = 28  # IPv4 and UDP
 
@@ -165,6 +166,19 @@ async def test_every_refusal_looks_the_same(stranger: Stranger, name: str) -> No
     assert stranger.datagrams == [datagram(codes.UNAUTHORIZED, kind=2)]
 
 
+@pytest.mark.parametrize("option", [25, 35, 39, 2049])
+@pytest.mark.parametrize("protected", [True, False])
+async def test_a_critical_option_that_is_not_known_is_answered_if_confirmable_and_else_ignored(
+    stranger: Stranger, option: int, protected: bool
+) -> None:
+    """Proxy-Uri and Proxy-Scheme among them: nobody is a proxy here (RFC 7252 section 5.4.1)."""
+    numbered = [(9, b"\x09\x00abc"), (option, b"x")] if protected else [(option, b"x")]
+    for kind in (1, 0):
+        stranger.send(datagram(POST, encoded_options(numbered), bytes(20), kind=kind, mid=kind + 1))
+    await stranger.settle()
+    assert stranger.datagrams == [datagram(codes.BAD_OPTION, kind=2, mid=1)]
+
+
 async def test_a_bad_mac_looks_like_an_unknown_kid(side: Side, stranger: Stranger, truck: ScriptedTruck) -> None:
     session = await truck.handshake()
     await truck.upload()
@@ -186,6 +200,34 @@ async def test_a_spoofed_source_gets_three_times_its_bytes_in_all_whatever_it_as
         clock.pass_s(10.0)
     assert received > 0
     assert received <= 3 * sent
+
+
+async def test_a_spoofed_source_that_replays_a_truck_gets_three_times_its_bytes_whether_the_window_is_open_or_not(
+    fleet: FleetStore, tmp_path: Path, clock: Clock
+) -> None:
+    captured: list[bytes] = []
+    async with open_side(fleet, tmp_path, clock) as side, open_truck(side.address) as truck:
+        await enrol_directly(fleet, truck)
+        await truck.handshake()
+        await truck.upload()
+        send = truck.coap.interface.send
+        truck.coap.interface.send = lambda message: (captured.append(message.encode()), send(message))[1]  # type: ignore[method-assign]
+        await truck.upload()
+        async with open_stranger(side) as stranger:
+            await replay(stranger, captured[0], clock)
+            assert 0 < stranger.received <= 3 * stranger.sent
+    async with open_side(fleet, tmp_path, clock) as side, open_stranger(side) as stranger:
+        await replay(stranger, captured[0], clock)
+        assert 0 < stranger.received <= 3 * stranger.sent, "an Echo challenge for each"
+
+
+async def replay(stranger: Stranger, captured: bytes, clock: Clock) -> None:
+    """Send a datagram over and over for 120 s, each time as another exchange, confirmable or not."""
+    for round_ in range(12):
+        for kind in (0x40, 0x50):
+            stranger.send(bytes([captured[0] & 0xCF | kind & 0x30, captured[1], round_, kind]) + captured[4:])
+        await stranger.settle()
+        clock.pass_s(10.0)
 
 
 @pytest.fixture
@@ -423,6 +465,33 @@ async def test_a_confirmable_request_is_answered_in_its_acknowledgement(side: Si
     answer = await truck.ask(PATH_UPLOAD, Upload().encode(), tuning=Reliable)
     assert Ack.decode(answer.payload).cumulative == 0
     assert side.context.meter.sent.datagrams == 2
+
+
+async def test_a_confirmable_request_that_takes_long_is_answered_separately(
+    side: Side, truck: ScriptedTruck, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RFC 7252 section 5.2.2: an empty acknowledgement, and the answer as a confirmable message of its own."""
+    arrived: list[tuple[int, int]] = []
+    dispatch = truck.coap.interface._ctx.dispatch_message
+    truck.coap.interface._ctx.dispatch_message = lambda m: (arrived.append((int(m.mtype), int(m.code))), dispatch(m))[1]
+    await truck.handshake()
+    await truck.upload()
+    acknowledged = asyncio.Event()
+    upload = side.ingest.upload
+
+    async def slow(*arguments: Any) -> Any:
+        await acknowledged.wait()
+        return await upload(*arguments)
+
+    monkeypatch.setattr(side.ingest, "upload", slow)
+    arrived.clear()
+    asked = asyncio.create_task(truck.ask(PATH_UPLOAD, Upload().encode(), tuning=Reliable, answer_s=60.0))
+    async with asyncio.timeout(60):
+        while not arrived:
+            await asyncio.sleep(0.02)
+    acknowledged.set()
+    assert Ack.decode((await asked).payload).cumulative == 0
+    assert arrived == [(2, 0), (0, codes.CHANGED)]
 
 
 async def test_an_error_of_ours_is_answered_with_its_code_alone(side: Side, truck: ScriptedTruck) -> None:
