@@ -115,6 +115,8 @@ lock:
 	$(COMPILE) pyproject.toml --extra gateway --extra postgres --group build -c requirements/bench.lock \
 	  -o requirements/gateway.lock
 	$(COMPILE) pyproject.toml --extra devices -c requirements/bench.lock -o requirements/edge.lock
+	$(COMPILE) pyproject.toml --extra devices --extra modem --extra snmp --extra starlink --extra workstations \
+	  -c requirements/bench.lock -o requirements/instruments.lock
 	rm -rf .venv-lock
 
 clean:

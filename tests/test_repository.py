@@ -18,7 +18,8 @@ from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("protocol", "store", "edge", "gateway")
-LOCKS = ("edge", "gateway", "demo", "dev", "bench")
+LOCKS = ("edge", "instruments", "gateway", "demo", "dev", "bench")
+INSTRUMENTS = {"devices", "modem", "snmp", "starlink", "workstations"}
 GATEWAY_ONLY = {"sqlalchemy", "alembic", "aiosqlite", "asyncpg", "prometheus-client", "aiohttp-sse", "rich", "segno"}
 
 # Written in pieces, so that this file does not match itself.
@@ -84,10 +85,11 @@ def tracked_files() -> list[str]:
     ("lock", "extras", "groups"),
     [
         ("edge", {"devices"}, set()),
+        ("instruments", INSTRUMENTS, set()),
         ("gateway", {"gateway", "postgres"}, {"build"}),
         ("demo", {"gateway", "postgres"}, {"demo"}),
-        ("dev", {"devices", "gateway", "postgres", "operator"}, {"dev"}),
-        ("bench", {"devices", "gateway", "postgres", "operator"}, {"bench"}),
+        ("dev", {*INSTRUMENTS, "gateway", "postgres", "operator"}, {"dev"}),
+        ("bench", {*INSTRUMENTS, "gateway", "postgres", "operator"}, {"bench"}),
     ],
 )
 def test_lock_holds_what_pyproject_asks_for(lock: str, extras: set[str], groups: set[str]) -> None:
@@ -110,7 +112,8 @@ def test_every_pin_is_exact_and_hashed(lock: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("smaller", "larger"), [("edge", "dev"), ("gateway", "demo"), ("demo", "dev"), ("dev", "bench")]
+    ("smaller", "larger"),
+    [("edge", "instruments"), ("instruments", "dev"), ("gateway", "demo"), ("demo", "dev"), ("dev", "bench")],
 )
 def test_smaller_lock_is_within_the_larger(smaller: str, larger: str) -> None:
     inner, outer = read_lock(smaller), read_lock(larger)
@@ -121,6 +124,7 @@ def test_smaller_lock_is_within_the_larger(smaller: str, larger: str) -> None:
 
 def test_edge_lock_holds_none_of_the_gateways_parts() -> None:
     assert GATEWAY_ONLY.isdisjoint(read_lock("edge"))
+    assert GATEWAY_ONLY.isdisjoint(read_lock("instruments"))
     assert read_lock("gateway").keys() >= GATEWAY_ONLY
 
 

@@ -22,9 +22,20 @@ COLLECTORS_MAX: Final = 64
 # Used when the package runs from a checkout, where no installed metadata names them.
 BUILT_IN: Final[Mapping[str, str]] = MappingProxyType(
     {
+        "csv-tail": "edge.collectors.csv_tail:CsvTailCollector",
+        "gpsd": "edge.collectors.gpsd:GpsdCollector",
         "host": "edge.collectors.host:HostCollector",
+        "http-push": "edge.collectors.push:PushCollector",
+        "modem": "edge.collectors.modem:ModemCollector",
+        "mqtt": "edge.collectors.mqtt:MqttCollector",
+        "nut": "edge.collectors.nut:NutCollector",
         "replay": "edge.collectors.replay:ReplayCollector",
+        "snmp": "edge.collectors.snmp:SnmpCollector",
+        "starlink": "edge.collectors.starlink:StarlinkCollector",
         "vedirect": "edge.collectors.vedirect:VeDirectCollector",
+        "venus": "edge.collectors.venus:VenusCollector",
+        "victron-modbus": "edge.collectors.victron_modbus:VictronModbusCollector",
+        "workstations": "edge.collectors.workstations:WorkstationsCollector",
     }
 )
 

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 import tomllib
 from importlib.metadata import EntryPoint
+from pathlib import Path
 
 import pytest
 
@@ -46,8 +49,36 @@ def offer(monkeypatch, *points: tuple[str, str]) -> None:
 
 def test_a_checkout_without_metadata_knows_the_built_in_kinds(monkeypatch):
     offer(monkeypatch)
-    assert known_kinds() == ("host", "replay", "vedirect")
-    assert [find_collector(kind) for kind in BUILT_IN] == [HostCollector, ReplayCollector, VeDirectCollector]
+    assert known_kinds() == tuple(BUILT_IN)
+    assert [find_collector(kind) for kind in ("host", "replay", "vedirect")] == [
+        HostCollector,
+        ReplayCollector,
+        VeDirectCollector,
+    ]
+
+
+def test_the_built_in_kinds_are_those_that_an_install_offers():
+    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
+    assert project["entry-points"]["digitruck.collectors"] == dict(BUILT_IN)
+
+
+@pytest.mark.parametrize("kind", sorted(BUILT_IN))
+def test_each_kind_has_settings_that_say_what_they_lack(kind: str):
+    with pytest.raises(CollectorConfigError) as caught:
+        plan_collectors([{"kind": kind, "name": "x", "no_such_key": 1}])
+    assert caught.value.key == "collector[0].no_such_key"
+    assert "its keys are: kind, name, period_s, prefix" in caught.value.reason
+
+
+def test_no_kind_loads_what_only_another_needs():
+    # Each of these costs megabytes: they are loaded when their collector starts, not when its settings are read.
+    code = (
+        "import sys; from edge.collectors.registry import BUILT_IN, find_collector; "
+        "[find_collector(kind) for kind in BUILT_IN]; "
+        "print(sorted({'pysnmp', 'grpc', 'dbus_fast', 'icmplib', 'serial', 'starlink_grpc'} & set(sys.modules)))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert run.stdout == "[]\n"
 
 
 def test_anothers_entry_point_adds_a_kind(monkeypatch):
@@ -86,7 +117,7 @@ def test_tables_become_settings():
     [
         ({"name": "x"}, "collector[0].kind", "is missing"),
         ({"kind": 3, "name": "x"}, "collector[0].kind", "is missing"),
-        ({"kind": "nope", "name": "x"}, "collector[0].kind", "host, replay, vedirect"),
+        ({"kind": "nope", "name": "x"}, "collector[0].kind", "csv-tail, gpsd, host"),
         ({"kind": "host"}, "collector[0].name", "is missing"),
         ({"kind": "host", "name": "Bad Name"}, "collector[0].name", "regex"),
         ({"kind": "host", "name": "x", "perod_s": 1}, "collector[0].perod_s", "period_s"),

@@ -1,0 +1,16 @@
+"""Libraries that only some trucks need: imported when their collector starts, with a clear word if they are absent."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from edge.collectors.base import SourceError
+
+
+def import_extra(module: str, extra: str) -> Any:
+    """Return a module; raise `SourceError` naming the extra to install if it is absent or does not load."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise SourceError(f"needs the extra: pip install 'digitruck[{extra}]' ({error})") from error
