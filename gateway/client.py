@@ -40,6 +40,7 @@ from gateway.answers import (
 from gateway.apicalls import ITEMS_MAX, PAGE_ITEMS, ApiCalls, ApiError, UnreachableError, decode
 from gateway.apicalls import path_part as _part
 from gateway.contentanswers import Bundle, BundleDetail, BundlePage, Quote, Rollout, RolloutDetail, RolloutPage, Upload
+from gateway.evidence import Verification
 
 __all__ = ["ApiError", "Client", "SyncClient", "UnreachableError"]
 
@@ -123,6 +124,21 @@ class Client(ApiCalls):
         """Return how much of a period is at the gateway, by channel and steps of 3600 or 86400 s."""
         query = {"since": _stamp(since_ms), "until": _stamp(until_ms), "step": step_s}
         return await self.get(f"/v1/trucks/{_part(truck)}/coverage", Coverage, query)
+
+    async def evidence(
+        self, truck: str, *, since_ms: int | None = None, until_ms: int | None = None
+    ) -> AsyncIterator[bytes]:
+        """Yield a truck's signed evidence of a period, to be verified by `gateway.evidence.Verifier`."""
+        query = {"since": _stamp(since_ms), "until": _stamp(until_ms)}
+        async for piece in self.download(f"/v1/trucks/{_part(truck)}/evidence", query):
+            yield piece
+
+    async def verification(
+        self, truck: str, *, since_ms: int | None = None, until_ms: int | None = None
+    ) -> Verification:
+        """Return what the gateway says of a truck's evidence."""
+        query = {"since": _stamp(since_ms), "until": _stamp(until_ms)}
+        return await self.get(f"/v1/trucks/{_part(truck)}/verification", Verification, query)
 
     # Bytes and money.
 
@@ -307,6 +323,8 @@ class SyncClient:
     enrol = _sync(Client.enrol)
     samples = _sync(Client.samples)
     samples_file = _iterated(Client.samples_file)
+    evidence = _iterated(Client.evidence)
+    verification = _sync(Client.verification)
     events = _sync(Client.events)
     receipts = _sync(Client.receipts)
     coverage = _sync(Client.coverage)

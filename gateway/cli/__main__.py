@@ -25,6 +25,7 @@ from gateway.cli.samples import samples
 from gateway.cli.session import login
 from gateway.cli.trucks import enrol, revoke, truck, trucks
 from gateway.cli.trust import trust
+from gateway.cli.verify import verify
 from gateway.cli.watch import watch
 from protocol.errors import DigitruckError
 
@@ -39,6 +40,7 @@ _COMMANDS: tuple[click.Command, ...] = (
     samples,
     events,
     coverage,
+    verify,
     ledger,
     budget,
     config,

@@ -20,6 +20,7 @@ from store.fleet.ingest import Ingest
 from store.fleet.ledger import Ledger
 from store.fleet.migration import check_version, migrate
 from store.fleet.parcels import Parcels
+from store.fleet.proof import Proof
 from store.fleet.rollups import Rollups
 from store.fleet.schemas import Schemas
 from store.fleet.telemetry import Telemetry
@@ -35,6 +36,7 @@ class FleetStore(
     Contexts,
     Ingest,
     Parcels,
+    Proof,
     Schemas,
     Telemetry,
     Rollups,

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway import answers, contentanswers
+from gateway import answers, contentanswers, evidence
 from gateway.api import app as api_app
 from gateway.api.problem import Problem, ProblemShape, problem_body
 from gateway.api.stream import ChangeShape
@@ -27,6 +27,7 @@ READ: dict[str, type[msgspec.Struct]] = {
     "GET /v1/trucks/{truck}/events": answers.EventPage,
     "GET /v1/trucks/{truck}/receipts": answers.ReceiptPage,
     "GET /v1/trucks/{truck}/coverage": answers.Coverage,
+    "GET /v1/trucks/{truck}/verification": evidence.Verification,
     "GET /v1/trucks/{truck}/ledger": answers.LedgerPage,
     "GET /v1/ledger": answers.LedgerPage,
     "GET /v1/trucks/{truck}/budget": answers.Budget,

@@ -85,6 +85,8 @@ REQUESTS: dict[str, tuple[str, dict[str, Any]]] = {
     "list_events": ("/v1/trucks/ke-arrow/events", {}),
     "list_receipts": ("/v1/trucks/ke-arrow/receipts", {}),
     "get_coverage": ("/v1/trucks/ke-arrow/coverage", {}),
+    "get_evidence": ("/v1/trucks/ke-arrow/evidence", {}),
+    "get_verification": ("/v1/trucks/ke-arrow/verification", {}),
     "put_document": ("/v1/documents", {"headers": {"Content-Type": "application/cose"}}),
     "list_documents": ("/v1/documents?kind=config", {}),
     "get_document": ("/v1/documents/{config}", {}),

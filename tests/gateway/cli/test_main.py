@@ -33,7 +33,7 @@ LISTINGS = {
     "trucks", "truck", "events", "coverage", "ledger", "samples", "watch", "quote", "budget show", "key show",
     "trust show", "config show", "config diff", "config history", "bundle diff",
     "bundle list", "bundle show", "rollout list",
-    "rollout show", "enrol", "audit log", "audit verify",
+    "rollout show", "enrol", "audit log", "audit verify", "verify",
 }  # fmt: skip
 
 
