@@ -2,7 +2,8 @@
 
 One bundle after another, most urgent precedence first. What is on the disk already is never fetched, nor what there is
 no room for; a pack that does not lead to its manifest is thrown away and asked for once more from nothing, then
-reported. What failed here is tried again later; what the gateway or the pack is to blame for, when a new rollout says.
+reported, as is one that five daemons died of. What failed here is tried again later; what the gateway or the pack is to
+blame for, when a new rollout says.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from protocol.numbers import HELD_MANIFESTS_MAX, PATH_PACK, DocumentKind, Outcom
 from protocol.pack import wanted_files
 from protocol.pack.decoder import list_held
 from protocol.pack.profile import own_profile
+from store.attempts import Attempts
 
 log = structlog.get_logger("edge.bundles")
 
@@ -37,6 +39,7 @@ _OFFER_TRIES, _OFFER_S = 3, 3.0  # the gateway may think for two seconds before 
 _RETRY_FIRST_S, _RETRY_MAX_S = 5.0, 900.0
 # A full disk may be emptied and a publisher may push what is missing; a pack that lies is not paid for twice.
 _LOCAL_TROUBLE_S, _REFUSED_S = 3_600.0, 21_600.0
+_INSTALL_S, _INSTALL_BYTES_A_S = 900.0, 500_000  # slower is no disk of a truck's
 _PACK_BYTES_SPARE = 1 << 20  # a pack is never much longer than what it decodes to
 
 T = TypeVar("T")
@@ -82,8 +85,10 @@ class Bundles:
         send_receipt: Callable[[Receipt], Awaitable[None]],
         wall_ms: Callable[[], int],
         monotonic: Callable[[], float],
+        attempts: Attempts | None = None,
     ) -> None:
         """`start_fetch(digest, size, precedence, cause)` opens a resumable download."""
+        self._attempts = attempts or Attempts()
         self._uplink = uplink
         self._installer = installer
         self._start_fetch = start_fetch
@@ -238,7 +243,11 @@ class Bundles:
     async def _install(self, job: Job, manifest: Manifest, digest: bytes, *, from_nothing: bool) -> None:
         pack, held = await self._pack(job, digest, from_nothing=from_nothing)
         try:
-            await self._thread(self._installer.install, manifest, job.signed, pack, assumed=held)
+            # The pack counts, not the manifest: one that kills whoever unpacks it leaves another try, from nothing.
+            packed = digest if self._fetch is None else self._fetch.staging.digest
+            size = sum(file.size for file in manifest.files)
+            with self._attempts.of(packed, within_s=_INSTALL_S + size / _INSTALL_BYTES_A_S):
+                await self._thread(self._installer.install, manifest, job.signed, pack, assumed=held)
         except PeerError:
             await self._drop_pack()
             raise

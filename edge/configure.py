@@ -2,7 +2,7 @@
 
 Commit-confirm: a configuration with `confirm_within_s` is rolled back unless the gateway acknowledges something that
 was sent after it was applied, within that time, restarts included (the time then starts again); a version that was
-rolled back is not applied again. The file stays what it is.
+rolled back is not applied again, nor one that keeps killing the daemon. The file stays what it is.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from protocol.errors import DigitruckError
 from protocol.messages import Receipt
 from protocol.numbers import DocumentKind, Outcome
 from protocol.trust import version_name
+from store.attempts import Attempts
 
 log = structlog.get_logger("edge.configure")
 
@@ -74,11 +75,13 @@ class Configurator:
         confirmed: bytes | None = None,
         remember_confirmed: Callable[[bytes], Awaitable[None]],
         monotonic: Callable[[], float],
+        attempts: Attempts | None = None,
     ) -> None:
         """`apply` makes a configuration effective or raises; `rejected` are digests that were rolled back before.
 
         `confirmed` is the digest of the one after whose application the gateway was reached.
         """
+        self._attempts = attempts or Attempts()
         self._file = file
         self._apply = apply
         self._send_receipt = send_receipt
@@ -137,7 +140,8 @@ class Configurator:
 
     async def _make_current(self, wanted: tuple[bytes, Config], before: tuple[bytes, Config] | None) -> None:
         digest, config = wanted
-        await self._apply(effective(self._file, config))
+        with self._attempts.of(digest):
+            await self._apply(effective(self._file, config))
         self._current, self.applied_version = wanted, config.version
         self._applied_at = self._monotonic()
         self._forget_confirming()

@@ -32,7 +32,7 @@ from edge.fetch import Fetch
 from edge.identity import load_identity
 from edge.installer import Installer
 from edge.link import Link
-from edge.notify import notify
+from edge.notify import notify, watchdog_pause_s
 from edge.recorder import Recorder
 from edge.series import series_schema
 from edge.situation import Situation
@@ -42,6 +42,7 @@ from protocol.budget import Cap, period_of
 from protocol.documents import Config, parse_document
 from protocol.numbers import PIECE_BYTES, DocumentKind, Precedence
 from protocol.trust import version_name
+from store.attempts import Attempts
 from store.database import open_database
 from store.documents import Documents
 from store.links import open_links
@@ -134,6 +135,7 @@ class Edge:
             backoff_max_s=self._backoff_max_s,
         )
         self._closing.push_async_callback(self.uplink.close)
+        self.attempts = Attempts(data / "attempts")
         self.installer = Installer(data / "content", bytes_max=config.content_mb_max * _MB)
         await asyncio.to_thread(self.installer.clean)
         self.bundles = Bundles(
@@ -143,6 +145,7 @@ class Edge:
             send_receipt=self.recorder.receipt,
             wall_ms=lambda: int((self.clock.wall_s() or 0) * 1000),
             monotonic=self.clock.monotonic,
+            attempts=self.attempts,
         )
         self.downlink = Downlink(
             self.uplink,
@@ -153,6 +156,7 @@ class Edge:
             fetch=self._fetch_document,
             send_receipt=self.recorder.receipt,
             on_wanted=self._on_wanted,
+            attempts=self.attempts,
         )
         self.configurator = Configurator(
             config,
@@ -163,6 +167,7 @@ class Edge:
             confirmed=settings.get(_CONFIG_CONFIRMED),
             remember_confirmed=self._remember_confirmed,
             monotonic=self.clock.monotonic,
+            attempts=self.attempts,
         )
         self._closing.push_async_callback(self.configurator.close)
         self.situation = Situation(self)
@@ -347,7 +352,9 @@ class Edge:
 
     async def _watchdog(self) -> None:
         # A ping proves that the loop turns and that the database's thread does; now and then, that the disk takes it.
+        # None comes while something that was begun does not end: what it is, the next daemon knows.
         beat_at = -_BEAT_S
+        pause_s = watchdog_pause_s(_WATCHDOG_S)
         while True:
             now = self.clock.monotonic()
             if now - beat_at >= _BEAT_S:
@@ -355,8 +362,9 @@ class Edge:
                 beat_at = now
             else:
                 await self.writer.run(lambda: None)
-            notify("WATCHDOG=1")
-            await asyncio.sleep(_WATCHDOG_S)
+            if not self.attempts.overdue():
+                notify("WATCHDOG=1")
+            await asyncio.sleep(pause_s)
 
     def period(self) -> int | None:
         """Return the billing period (year * 100 + month, UTC), or None while the clock is not trusted."""

@@ -33,6 +33,7 @@ from protocol.numbers import (
     Precedence,
 )
 from protocol.trust import TrustedSet, version_name
+from store.attempts import Attempts
 from store.documents import Documents, TrustedDocument
 from store.writer import Writer
 
@@ -77,9 +78,11 @@ class Downlink:
         fetch: FetchObject,
         send_receipt: Callable[[Receipt], Awaitable[None]],
         on_wanted: Callable[[Wanted], Awaitable[None]],
+        attempts: Attempts | None = None,
     ) -> None:
         """`fetch(digest, size, precedence, cause)` brings a large object; `on_wanted` acts on what is trusted now."""
         self._uplink = uplink
+        self._attempts = attempts or Attempts()
         self._trust = trust
         self._documents = documents
         self._writer = writer
@@ -171,13 +174,17 @@ class Downlink:
     async def _believe_desired(self, signed: bytes) -> Desired:
         """Accept a desired state; when the gateway's key is not the one that is known, learn newer roots first."""
         try:
-            desired = self._trust.accept_desired(signed, self._clock.at_least_s())
+            desired = self._check_desired(signed)
         except PeerError as failure:
             if isinstance(failure, RollbackError) or not await self._learn_roots(signed):
                 raise
-            desired = self._trust.accept_desired(signed, self._clock.at_least_s())
+            desired = self._check_desired(signed)
         await self._persist(desired, signed)
         return desired
+
+    def _check_desired(self, signed: bytes) -> Desired:
+        with self._attempts.of(cose.digest(signed)):
+            return self._trust.accept_desired(signed, self._clock.at_least_s())
 
     async def _learn_roots(self, signed: bytes) -> bool:
         """Follow the chain of roots that an unverified desired state names; each must follow the one before."""
@@ -193,7 +200,8 @@ class Downlink:
 
     async def _follow(self, signed: bytes) -> None:
         """Take the next root; with gateway keys that it takes away goes what their holder may have told."""
-        before, root = self._trust.root, self._trust.check_root(signed)
+        with self._attempts.of(cose.digest(signed)):
+            before, root = self._trust.root, self._trust.check_root(signed)
         freshness_changes = root.gateway != before.gateway
         exchange_changes = root.exchange != before.exchange
         now_s = root.issued_s if freshness_changes or exchange_changes else self._clock.at_least_s()
@@ -253,10 +261,11 @@ class Downlink:
                 raise RollbackError(f"version {held.version} is older than version {newest.version}, trusted before")
             return
         signed = held.signed if held is not None else await self._bring(entry)
-        if entry.document is DocumentKind.MANIFEST:
-            document: Document = self._trust.accept_manifest(signed, now_s, named=entry.digest)
-        else:
-            document = self._trust.accept(signed, entry.document, now_s)
+        with self._attempts.of(entry.digest):
+            if entry.document is DocumentKind.MANIFEST:
+                document: Document = self._trust.accept_manifest(signed, now_s, named=entry.digest)
+            else:
+                document = self._trust.accept(signed, entry.document, now_s)
         await self._persist(document, signed)
         if isinstance(document, Delegation):
             await self._receipt(document.kind, entry.digest, Outcome.APPLIED, "", document.version, "")

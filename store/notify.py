@@ -1,9 +1,18 @@
-"""Telling systemd how the daemon does (sd_notify): a datagram to a local socket, nothing more."""
+"""Telling the service manager how the daemon does (sd_notify(3)): a datagram to a local socket, nothing more."""
 
 from __future__ import annotations
 
 import os
 import socket
+
+
+def watchdog_pause_s(longest_s: float) -> float:
+    """Return how long to wait between pings: half of what the service manager waits, `longest_s` at most."""
+    for_me = os.environ.get("WATCHDOG_PID", "") in ("", str(os.getpid()))
+    text = os.environ.get("WATCHDOG_USEC", "")
+    if not for_me or not text.isdecimal() or not int(text):
+        return longest_s
+    return min(longest_s, int(text) / 2_000_000)
 
 
 def notify(state: str) -> bool:

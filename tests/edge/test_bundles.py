@@ -13,6 +13,7 @@ from edge.config import LinkSettings
 from edge.daemon import Edge
 from protocol.documents import Addressee, Rollout
 from protocol.numbers import DocumentKind, Outcome, Precedence
+from store.attempts import ATTEMPTS_MAX
 from tests.edge.rig import Rig, Wire, until
 
 # Noise does not shrink: what a pack of it costs on the wire is what it holds.
@@ -65,6 +66,41 @@ async def test_a_rollout_ends_as_an_active_bundle_and_a_receipt(rig: Rig) -> Non
     assert (receipt.digest, receipt.name, receipt.reason) == (manifest, "maths", "")
     await until(lambda: not staged(rig))
     assert edge.bundles.progress() is None
+
+
+async def test_a_pack_that_five_daemons_died_of_is_reported_and_not_unpacked(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edge, _ = await started(rig)
+    start_fetch = edge.bundles._start_fetch
+
+    async def died_of(digest: bytes, *arguments: Any) -> Any:
+        use_up(edge, digest)
+        return await start_fetch(digest, *arguments)
+
+    monkeypatch.setattr(edge.bundles, "_start_fetch", died_of)
+    monkeypatch.setattr("edge.installer.unpack", None)
+    await roll_out(rig, edge, V1)
+    (receipt,) = await told(rig, Outcome.REJECTED)
+    assert receipt.reason == "put aside: it was begun 5 times and never came to an end"
+    assert active(edge) is None
+
+
+async def test_a_document_that_five_daemons_died_of_is_reported_and_not_believed(rig: Rig) -> None:
+    edge, _ = await started(rig)
+    manifest = await rig.hub.push(V1)
+    use_up(edge, manifest)
+    await rig.hub.accept(rig.hub.signers.rollout(manifest))
+    await edge.recorder.event("nudge", Precedence.PRIORITY)
+    (receipt,) = await told(rig, Outcome.REJECTED)
+    assert (receipt.digest, receipt.reason[:9]) == (manifest, "put aside")
+    assert rig.failed(edge) is None
+
+
+def use_up(edge: Edge, digest: bytes) -> None:
+    """Leave what five daemons leave that died of something."""
+    for _ in range(ATTEMPTS_MAX - edge.attempts.count(digest)):
+        edge.attempts._begin(digest, 60)
 
 
 async def test_an_update_costs_what_is_new(rig: Rig) -> None:

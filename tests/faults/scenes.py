@@ -238,7 +238,7 @@ def signed_config(version: int) -> tuple[bytes, bytes, Config]:
     return digest(signed), signed, parse_document(signed, Config)[0]
 
 
-def _trust(database: Database, version: int) -> tuple[bytes, Config]:
+def trust_config(database: Database, version: int) -> tuple[bytes, Config]:
     """Keep a configuration as the one that is wanted."""
     found, signed, document = signed_config(version)
     Documents(database).put_trusted(DocumentKind.CONFIG, version_name(document), version, found, signed)
@@ -254,7 +254,7 @@ def play_config(tell: Tell, folder: str) -> None:
         truck = Edge(edge_config(), Path(folder))
         await truck.start()
         try:
-            wanted = await truck.writer.run(lambda: _trust(truck.state, 2))
+            wanted = await truck.writer.run(lambda: trust_config(truck.state, 2))
             tell("trusted", 2)
             await truck.configurator.want(*wanted)
             assert truck.recorder.batch_age_s == 1_002, truck.recorder.batch_age_s
@@ -273,8 +273,8 @@ class ConfigScene(Scene):
 
     def prepare(self, folder: Path) -> None:
         join_by_hand(folder)
-        with contextlib.closing(_open(folder)) as database:
-            _trust(database, 1)
+        with contextlib.closing(open_state(folder)) as database:
+            trust_config(database, 1)
 
     def check(self, folder: Path, told: list[list[Any]]) -> list[str]:
         async def look() -> tuple[int | None, float]:
@@ -288,7 +288,7 @@ class ConfigScene(Scene):
         version, age_s = asyncio.run(look())
         must = (2,) if ["trusted", 2] in told else (1, 2)
         wrong = [] if version in must and age_s == 1_000 + version else [f"configuration {version} holds, {age_s} s"]
-        with contextlib.closing(_open(folder)) as database:
+        with contextlib.closing(open_state(folder)) as database:
             receipts = [
                 decode_payload(parcel)
                 for (sealed,) in database.rows("SELECT sealed FROM parcels")
@@ -299,7 +299,7 @@ class ConfigScene(Scene):
         return wrong + ([] if said[version, "APPLIED"] else [f"no receipt for configuration {version}"])
 
 
-def _open(folder: Path) -> Database:
+def open_state(folder: Path) -> Database:
     return open_database(folder / "state.db", schema=STATE, share_bytes=16 << 20)
 
 
@@ -309,7 +309,7 @@ def join_by_hand(folder: Path) -> None:
 
     make_keys(folder / "identity")
     root = Signers().root_document()
-    with contextlib.closing(_open(folder)) as database:
+    with contextlib.closing(open_state(folder)) as database:
         Documents(database).put_trusted(DocumentKind.ROOT, "", 1, digest(root), root)
     save_enrolment(folder / "identity", Enrolment(TRUCK, "kenya", ("127.0.0.1:9",), bytes(32), digest(root)))
 

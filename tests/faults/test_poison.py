@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 from collections.abc import Iterator
@@ -13,14 +14,16 @@ import pytest
 
 import gateway.decoding
 import gateway.ingest
+from edge.configure import Effective
+from edge.daemon import Edge
 from gateway.commits import GroupCommit
 from gateway.ingest import Ingest
 from gateway.rollups import RollupTask
-from protocol.messages import Event, Parcel, Upload, seal
-from protocol.numbers import ParcelKind, Precedence, Refusal
+from protocol.messages import Event, Parcel, Upload, decode_payload, seal, unseal
+from protocol.numbers import Outcome, ParcelKind, Precedence, Refusal
 from store.attempts import ATTEMPTS_MAX, Attempts
 from store.fleet.fleet import FleetStore, migrate
-from tests.faults.scenes import be_quiet
+from tests.faults.scenes import ConfigScene, be_quiet, edge_config, open_state, trust_config
 from tests.gateway.fleets import EPOCH, NOW_MS, NOW_S, add_truck, truck_key
 from tests.powercut.nursery import Nursery, Tell
 
@@ -80,6 +83,46 @@ def test_a_batch_that_kills_the_rollups_is_put_aside_and_the_others_are_added(nu
     deaths, told = run_until_done(nursery, "roll_up", tmp_path)
     assert deaths == ATTEMPTS_MAX
     assert told == [["done", 3, [[3, "the batch does not decode"]]]]
+
+
+def start_truck(tell: Tell, folder: str) -> None:
+    """Start a truck's daemon; to apply configuration 2 kills this process."""
+    be_quiet()
+    real = Edge._apply
+
+    async def apply(truck: Edge, settings: Effective) -> None:
+        if settings.batch_age_s == 1_002:
+            os.kill(os.getpid(), signal.SIGKILL)
+        await real(truck, settings)
+
+    Edge._apply = apply  # type: ignore[method-assign]
+
+    async def work() -> None:
+        truck = Edge(edge_config(), Path(folder))
+        await truck.start()
+        told = [truck.configurator.applied_version, truck.recorder.batch_age_s]
+        rejected = await truck.writer.run(lambda: _rejections(truck))
+        await truck.close()
+        tell("done", *told, rejected)
+
+    asyncio.run(work())
+
+
+def _rejections(truck: Edge) -> list[list[Any]]:
+    found = [unseal(sealed) for (sealed,) in truck.state.rows("SELECT sealed FROM parcels ORDER BY id")]
+    receipts = [decode_payload(each) for each in found if each.kind is ParcelKind.RECEIPT]
+    return [[each.version, each.reason] for each in receipts if each.outcome is Outcome.REJECTED]
+
+
+def test_a_configuration_that_kills_the_daemon_is_rejected_and_the_one_before_holds(
+    nursery: Nursery, tmp_path: Path
+) -> None:
+    ConfigScene().prepare(tmp_path)
+    with contextlib.closing(open_state(tmp_path)) as database:
+        trust_config(database, 2)
+    deaths, told = run_until_done(nursery, "start_truck", tmp_path)
+    assert deaths == ATTEMPTS_MAX
+    assert told == [["done", 1, 1_001.0, [[2, "put aside: it was begun 5 times and never came to an end"]]]]
 
 
 def event(sequence: int, name: str) -> bytes:
