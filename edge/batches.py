@@ -16,6 +16,7 @@ from functools import partial
 
 import structlog
 
+from edge.ladder import offer_once
 from edge.outbox import Outbox
 from protocol.batch import ROWS_MAX, BatchEncoder
 from protocol.cose import digest
@@ -29,7 +30,6 @@ from store.database import Database
 from store.documents import Schemas
 from store.errors import CommitUnknownError
 from store.openrows import OpenRow, OpenRows
-from store.settings import Settings
 from store.writer import Writer
 
 log = structlog.get_logger("edge.batches")
@@ -68,7 +68,6 @@ class OpenBatches:
         self._on_parcel = on_parcel
         self._schemas = Schemas(database)
         self._open = OpenRows(database)
-        self._settings = Settings(database)
         self._series: dict[str, Series] = {}
         self._offered_at: dict[int, float] = {}
 
@@ -142,14 +141,12 @@ class OpenBatches:
     def _register(self, encoded: bytes) -> tuple[int, int]:
         """Return a schema's number and how many rows are open under it; offer it once in each epoch."""
         number, _ = self._schemas.number(encoded)
-        mark = f"offered.{self._outbox.queue.epoch:016x}.{number}"
-        if self._settings.get(mark) is None:
-            try:
-                self._offer(number, encoded)
-                self._settings.put(mark, b"\x01")
-            except QueueFullError:
-                # The gateway asks for a schema that it does not know.
-                log.warning("schema.not_offered", schema=number)
+        offer = partial(self._outbox.add, ParcelKind.SCHEMA, Precedence.PRIORITY)
+        try:
+            offer_once(self._database, self._outbox.queue.epoch, number, encoded, offer)
+        except QueueFullError:
+            # The gateway asks for a schema that it does not know.
+            log.warning("schema.not_offered", schema=number)
         return number, self._open.count(number)
 
     def _offer(self, number: int, encoded: bytes) -> None:

@@ -51,6 +51,7 @@ class EdgeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     state_mb_max: Megabytes = 512
     content_mb_max: Megabytes = 200_000
     batch_age_s: Annotated[int, Meta(ge=1, le=7 * 86_400)] = 14_400
+    summary_after_s: Annotated[int, Meta(ge=0, le=30 * 86_400)] = 21_600
     patience_s: Annotated[int, Meta(ge=0, le=30 * 86_400)] = 900
     retry_s_max: Annotated[int, Meta(ge=1, le=86_400)] = 300
     log_level: Annotated[str, Meta(pattern=r"^(debug|info|warning|error)\Z")] = "info"
@@ -88,6 +89,7 @@ data = "{data}"                 # queues, keys and content live here
 # state_mb_max = 512            # share of the disk for queues; beyond it old detail makes room
 # content_mb_max = 200000       # share of the disk for bundles
 # batch_age_s = 14400           # a batch closes when it fills a datagram or is this old
+# summary_after_s = 21600       # detail that waits for longer is summarised by the hour, which goes first; 0: never
 # patience_s = 900              # how long normal parcels wait for a cheaper link
 # retry_s_max = 300             # the longest pause between tries of a link that does not answer
 # log_level = "info"

@@ -117,6 +117,7 @@ class Edge:
             writer=self.writer,
             clock=self.clock,
             batch_age_s=config.batch_age_s,
+            summary_after_s=config.summary_after_s,
             on_parcel=self._on_parcel,
         )
         self.links = tuple(self._link(each) for each in config.link)

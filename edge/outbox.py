@@ -16,7 +16,7 @@ from protocol.cose import SigningKey
 from protocol.messages import Parcel, seal
 from protocol.numbers import ParcelKind, Precedence
 from store.errors import CommitUnknownError, StoreFailedError
-from store.parcels import ParcelQueue
+from store.parcels import ParcelQueue, Seal
 from store.writer import Writer
 
 log = structlog.get_logger("edge.outbox")
@@ -46,18 +46,28 @@ class Outbox:
         token: bytes | None = None,
     ) -> Parcel:
         """Queue one parcel, in the writer's thread; the options are those of `ParcelQueue.add`."""
-        # Tombstones that make room are sealed through the same function: only a batch has a schema to sign.
+        seal_it, now_s = self._seal_with(schema_digest), self.clock.at_least_s()
         return self.queue.add(
-            kind,
-            precedence,
-            payload,
-            lambda parcel: seal(
-                self._key, parcel, self._truck, schema_digest if parcel.kind is ParcelKind.BATCH else None
-            ),
-            self.clock.at_least_s(),
-            schema_digest=schema_digest,
-            rows=rows,
-            token=token,
+            kind, precedence, payload, seal_it, now_s, schema_digest=schema_digest, rows=rows, token=token
+        )
+
+    def add_within(
+        self,
+        kind: ParcelKind,
+        precedence: Precedence,
+        payload: bytes,
+        *,
+        schema_digest: bytes | None = None,
+        rows: int = 0,
+    ) -> Parcel:
+        """Queue one parcel that takes the place of others, inside of the transaction that makes room."""
+        seal_it, now_s = self._seal_with(schema_digest), self.clock.at_least_s()
+        return self.queue.add_within(kind, precedence, payload, seal_it, now_s, schema_digest=schema_digest, rows=rows)
+
+    def _seal_with(self, schema_digest: bytes | None) -> Seal:
+        # Tombstones that make room are sealed through the same function: only a batch has a schema to sign.
+        return lambda parcel: seal(
+            self._key, parcel, self._truck, schema_digest if parcel.kind is ParcelKind.BATCH else None
         )
 
     async def durably(self, store: Callable[[], T]) -> T:

@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from edge.batches import Cells, OpenBatches, Series
 from edge.clock import Clock
+from edge.ladder import Ladder
 from edge.log_limit import LogLimit
 from edge.outbox import Outbox
 from protocol.cose import SigningKey
@@ -37,6 +38,7 @@ log = structlog.get_logger("edge.recorder")
 LOCAL_SERIES = "local"
 _LOCAL_PERIOD_S = 60
 _SCALE_MAX = 1_000_000
+_CLIMB_S = 600.0
 
 
 class Recorder:
@@ -53,14 +55,19 @@ class Recorder:
         clock: Clock,
         batch_age_s: float,
         on_parcel: Callable[[], Awaitable[None]],
+        summary_after_s: float = 0.0,
     ) -> None:
+        """`summary_after_s`: detail that waits for longer is summarised; 0: never, though it is folded to make room."""
         self.batch_age_s = batch_age_s
+        self.summary_after_s = summary_after_s
         self._database = database
         self._writer = writer
         self._clock = clock
         self._on_parcel = on_parcel
         self._outbox = Outbox(truck, key, queue, writer, clock)
         self._batches = OpenBatches(self._outbox, database, writer, on_parcel)
+        self._ladder = Ladder(self._outbox, database)
+        self._climbed_at = -math.inf
         self._documents = Documents(database)
         self._local: dict[str, Channel] = {}
         self._local_lock = asyncio.Lock()
@@ -169,9 +176,14 @@ class Recorder:
             await asyncio.sleep(min(5.0, max(0.2, self.batch_age_s / 4)))
 
     async def tick(self) -> None:
-        """Close the batches that are old enough and report incidents."""
+        """Close the batches that are old enough, report incidents, and summarise what waits."""
         await self._batches.close_old(self.batch_age_s)
         await self._report_incidents()
+        now = self._clock.monotonic()
+        if now - self._climbed_at >= min(_CLIMB_S, self.summary_after_s / 4):
+            self._climbed_at = now
+            if await self._ladder.climb(self.summary_after_s):
+                await self._on_parcel()
 
     async def close_all(self) -> None:
         """Close every open batch now (asked for by a person, or before a planned stop)."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -17,7 +17,8 @@ from protocol import batch as bodies
 from protocol import cose
 from protocol.errors import PeerError
 from protocol.messages import Batch, unseal
-from protocol.schema import Channel, Schema, decode_schema
+from protocol.schema import Channel, Codec, Schema, decode_schema
+from protocol.summary import Piece, Summary, decode_summary
 from store.attempts import Attempts
 from store.fleet.evidence import BatchRecord
 from store.fleet.fleet import FleetStore
@@ -30,12 +31,14 @@ _log = structlog.get_logger(__name__)
 class DecodedBatch:
     """A batch's rows with wall times (Unix ms) and scaled integers, as `schema` describes them.
 
-    `is_repaired`: the rows were taken under an unset clock, and their wall times were told later.
+    `is_repaired`: the rows were taken under an unset clock, and their wall times were told later. A summary has no
+    rows: it has pieces, with wall times (Unix ms) too, and names the epoch of the batches that it stands for.
     """
 
     schema: Schema
     rows: Sequence[tuple[int, tuple[int | None, ...]]]
     is_repaired: bool = False
+    summary: Summary | None = None
 
 
 def decode_batch(record: BatchRecord, schema: Schema) -> DecodedBatch:
@@ -43,8 +46,19 @@ def decode_batch(record: BatchRecord, schema: Schema) -> DecodedBatch:
     payload = Batch.decode(unseal(record.sealed).payload)
     tick_ms = 1000 // schema.ticks_per_s
     offset_ms = record.offset_ms or 0
+    if schema.codec is Codec.SUMMARY:
+        summary = _timed(decode_summary(schema, payload.body), record.key.epoch, tick_ms, offset_ms)
+        return DecodedBatch(schema, (), record.boot is not None, summary)
     rows = [(time * tick_ms + offset_ms, values) for time, values in bodies.decode(schema, payload.body)]
     return DecodedBatch(schema, rows, record.boot is not None)
+
+
+def _timed(summary: Summary, epoch: int, tick_ms: int, offset_ms: int) -> Summary:
+    def timed(piece: Piece) -> Piece:
+        return replace(piece, first=piece.first * tick_ms + offset_ms, last=piece.last * tick_ms + offset_ms)
+
+    batches = tuple((sequence, tuple(map(timed, pieces))) for sequence, pieces in summary.batches)
+    return Summary(batches, epoch if summary.epoch is None else summary.epoch)
 
 
 def physical(channel: Channel, value: int) -> float:

@@ -34,7 +34,8 @@ from protocol.messages import (
     verify_parcel,
 )
 from protocol.numbers import RANGES_IN_ACK_MAX, REFUSED_IN_ACK_MAX, ParcelKind, Refusal
-from protocol.schema import Schema, decode_schema
+from protocol.schema import Codec, Schema, decode_schema
+from protocol.summary import decode_summary
 from store.attempts import Attempts
 from store.fleet.evidence import (
     BatchPart,
@@ -220,11 +221,9 @@ class Ingest:
                     payload.time_ms,
                 )
             case Tombstone():
-                if payload.epoch != epoch:
-                    raise MalformedError("a tombstone names sequences of its own epoch")
                 if any(first > last for first, last in payload.ranges) or "\0" in payload.reason:
                     raise MalformedError("a tombstone's ranges begin before they end, and its reason is plain text")
-                return TombstonePart(epoch, payload.ranges, payload.reason, payload.rows)
+                return TombstonePart(payload.epoch, payload.ranges, payload.reason, payload.rows)
 
     async def _schema(self, truck: str, epoch: int, number: int) -> tuple[bytes, Schema] | None:
         key = (truck, epoch, number)
@@ -285,7 +284,6 @@ class Ingest:
 
 
 def _batch_part(batch: Batch, digest: bytes, schema: Schema) -> BatchPart:
-    first, rows = peek(schema, batch.body)
     tick_ms = 1000 // schema.ticks_per_s
     # Until the rows are decoded, they are taken to have come one a period.
     last = first + (rows - 1) * schema.period_ticks
@@ -295,6 +293,13 @@ def _batch_part(batch: Batch, digest: bytes, schema: Schema) -> BatchPart:
 
 def _ranges_to_tell(state: EpochState, sequences: Sequence[int]) -> tuple[tuple[int, int], ...]:
     """Return the ranges that an acknowledgement has room for: first those that hold what it answers."""
+    if schema.codec is Codec.SUMMARY:
+        pieces = [piece for _, each in decode_summary(schema, batch.body).batches for piece in each]
+        first, last = min(piece.first for piece in pieces), max(piece.last for piece in pieces)
+        _check_time(first * tick_ms)
+        # The rows are those of the batches that it stands for.
+        return BatchPart(batch.schema, digest, batch.boot, first * tick_ms, last * tick_ms, 0)
+    first, rows = peek(schema, batch.body)
     if len(state.ranges) <= RANGES_IN_ACK_MAX:
         return state.ranges
     mine = [each for each in state.ranges if any(each[0] <= sequence <= each[1] for sequence in sequences)]

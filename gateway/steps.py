@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from gateway.decoding import DecodedBatch, physical
+from protocol.summary import Piece
 from store.fleet.evidence import DAY_MS, HOUR_MS, Rollup
 
 
@@ -28,6 +29,21 @@ class Step:
     def add(self, number: float, time_ms: int, *, is_repaired: bool, period_s: int) -> None:
         """Add one value."""
         self._merge(1, number, number, number, number, time_ms, int(is_repaired), period_s)
+
+    def add_piece(
+        self,
+        count: int,
+        total: float,
+        low: float,
+        high: float,
+        last: float,
+        last_ms: int,
+        *,
+        is_repaired: bool,
+        period_s: int,
+    ) -> None:
+        """Add what a summary tells of some values."""
+        self._merge(count, total, low, high, last, last_ms, count if is_repaired else 0, period_s)
 
     def add_rollup(self, rollup: Rollup) -> None:
         """Add the values of a shorter step."""
@@ -96,13 +112,34 @@ class Steps:
                         physical(channel, value), time_ms, is_repaired=batch.is_repaired, period_s=schema.period_s
                     )
 
+    def add_pieces(self, batch: DecodedBatch, pieces: Iterable[Piece]) -> None:
+        """Add what a summary tells of a batch; a piece belongs into the step that it begins in."""
+        for piece in pieces:
+            for channel, each in zip(batch.schema.channels, piece.channels, strict=True):
+                if each is not None:
+                    low, high, last = (physical(channel, value) for value in (each.low, each.high, each.last))
+                    self.at(channel.name, channel.unit, piece.first).add_piece(
+                        each.count,
+                        each.total / channel.scale,
+                        low,
+                        high,
+                        last,
+                        piece.last,
+                        is_repaired=batch.is_repaired,
+                        period_s=batch.schema.period_s,
+                    )
+
 
 def roll_up(batches: Iterable[tuple[str, DecodedBatch]]) -> list[Rollup]:
     """Return the hourly and daily rollups of decoded batches, each given with its truck."""
     found: dict[tuple[str, int], Steps] = {}
     for truck, each in batches:
         for step_ms in (HOUR_MS, DAY_MS):
-            found.setdefault((truck, step_ms), Steps(step_ms)).add(each)
+            steps = found.setdefault((truck, step_ms), Steps(step_ms))
+            steps.add(each)
+            if each.summary is not None:
+                for _, pieces in each.summary.batches:
+                    steps.add_pieces(each, pieces)
     return [
         Rollup(
             truck=truck,

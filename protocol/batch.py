@@ -39,6 +39,8 @@ def decode(schema: Schema, body: bytes, *, rows_max: int = ROWS_MAX, base: Row |
         return bodies.decode_cbor_rows(schema, body, rows_max=rows_max)
     if schema.codec is Codec.DELTA_ZSTD:
         return bodies.decode_delta_zstd(schema, body, rows_max=rows_max)
+    if schema.codec is Codec.SUMMARY:
+        raise MalformedError("a summary holds no rows")
     count, at = _read_count(body, rows_max)
     decoder = RangeDecoder(body[at:])
     model = RowModel(schema, base)
@@ -71,6 +73,8 @@ class BatchEncoder:
     __slots__ = ("_closed", "_coder", "_count", "_kept", "_model", "_schema")
 
     def __init__(self, schema: Schema, *, base: Row | None = None) -> None:
+        if schema.codec is Codec.SUMMARY:
+            raise LocalError("a summary is not made of rows")
         self._schema = schema
         self._count = 0
         self._closed: bytes | None = None

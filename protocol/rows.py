@@ -20,7 +20,7 @@ Row: TypeAlias = tuple[int, tuple[int | None, ...]]
 TIME_MIN: Final = -(1 << 53)
 TIME_MAX: Final = 1 << 53
 # The first time is written as periods since 2026-01-01 UTC, so that it takes about three bytes.
-_EPOCH_S: Final = 1_767_225_600
+EPOCH_S: Final = 1_767_225_600
 _LENGTH_BITS: Final = 6
 _HALF_WEIGHT: Final = 1 << WEIGHT_SHIFT >> 1
 _RARE: Final = PROBABILITY_ONE >> 8
@@ -68,7 +68,7 @@ class RowModel:
         self._order = [(index, self._states[index]) for index in schema.coding_order]
         self._changes = [0] * len(self._states)
         self._period = schema.period_ticks
-        self._time_zero = _EPOCH_S * schema.ticks_per_s
+        self._time_zero = EPOCH_S * schema.ticks_per_s
         self._time: int | None = None
         self._time_model = ResidualModel()
         self._sparse = _Flag()
@@ -113,7 +113,7 @@ class RowModel:
 
 def first_time(coder: Coder, schema: Schema) -> int:
     """Return the time of the first row of a body that has no base; it is coded first, so nothing else is decoded."""
-    time = code_first_time(coder, 0, schema.period_ticks, _EPOCH_S * schema.ticks_per_s)
+    time = code_first_time(coder, 0, schema.period_ticks, EPOCH_S * schema.ticks_per_s)
     if not TIME_MIN <= time <= TIME_MAX:
         raise MalformedError("a decoded time is out of bounds")
     return time

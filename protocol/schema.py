@@ -44,6 +44,7 @@ class Codec(IntEnum):
     CBOR_ROWS = 0
     DELTA_ZSTD = 1
     CONTEXT = 2
+    SUMMARY = 3  # of batches of another schema, by the hour (`protocol.summary`)
 
 
 class SchemaError(LocalError):

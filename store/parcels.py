@@ -27,6 +27,10 @@ from store.database import Database, Sql, start_epoch
 Seal = Callable[[Parcel], bytes]
 
 
+# Replaces some of the oldest detail, whose burial it asks for, and returns the bytes that this frees.
+Fold = Callable[[Callable[[eviction.Dropped], None]], int]
+
+
 class Reseal(Protocol):
     """Seals a parcel again, outside of the place that knew what its batch meant."""
 
@@ -99,6 +103,7 @@ class ParcelQueue:
         self._database = database
         self._known_at_start = self._last_sequence(database.epoch)
         self._start_epoch = database.epoch
+        self.folding: Fold | None = None
 
     @property
     def epoch(self) -> int:
@@ -128,7 +133,12 @@ class ParcelQueue:
         try:
             with self._database.atomic():
                 eviction.make_room(
-                    self._database, precedence, len(payload), lambda dropped: self._bury(dropped, seal, now_s)
+                    self._database,
+                    precedence,
+                    len(payload),
+                    lambda dropped: self._bury(dropped, seal, now_s),
+                    fold=None if self.folding is None else partial(self._fold, self.folding, seal, now_s),
+                    batch=kind is ParcelKind.BATCH,
                 )
                 values = {"rows": rows, "schema_digest": schema_digest, "deadline_s": deadline_s, "token": token}
                 return self._insert(kind, precedence, payload, seal, now_s, values)
@@ -170,9 +180,17 @@ class ParcelQueue:
         return parcel
 
     def _bury(self, dropped: eviction.Dropped, seal: Seal, now_s: int) -> None:
-        values = {"rows": 0, "schema_digest": None, "deadline_s": None, "token": None}
-        payload = dropped.tombstone().encode()
-        self._insert(ParcelKind.TOMBSTONE, Precedence.PRIORITY, payload, seal, now_s, values)
+        self.add_within(ParcelKind.TOMBSTONE, Precedence.PRIORITY, dropped.tombstone().encode(), seal, now_s)
+
+    def _fold(self, fold: Fold, seal: Seal, now_s: int) -> int:
+        return fold(lambda dropped: self._bury(dropped, seal, now_s))
+
+    def add_within(
+        self, kind: ParcelKind, precedence: Precedence, payload: bytes, seal: Seal, now_s: int, **values: Any
+    ) -> Parcel:
+        """Add a parcel that takes the place of others: no room is made for it. `values` are those of `add`."""
+        fixed = {"rows": 0, "schema_digest": None, "deadline_s": None, "token": None}
+        return self._insert(kind, precedence, payload, seal, now_s, {**fixed, **values})
 
     def _last_sequence(self, epoch: int) -> int:
         sql = "SELECT last_sequence FROM epochs WHERE epoch = :epoch"

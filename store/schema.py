@@ -111,6 +111,16 @@ def s002_open_rows(db: SqliteDatabase) -> None:
     )
 
 
+@_STATE()
+def s003_summaries(db: SqliteDatabase) -> None:
+    """Make the table that says which summary stands for a batch (`by_sequence` 0: none can)."""
+    db.execute(
+        """CREATE TABLE summaries (
+             epoch BLOB NOT NULL, sequence INTEGER NOT NULL, by_epoch BLOB NOT NULL, by_sequence INTEGER NOT NULL,
+             row_hash BLOB NOT NULL, PRIMARY KEY (epoch, sequence)) STRICT"""
+    )
+
+
 @_LINKS()
 def l001_links(db: SqliteDatabase) -> None:
     """Make the tables of links.db."""
@@ -139,7 +149,10 @@ def l001_links(db: SqliteDatabase) -> None:
 STATE = Schema(
     "state",
     _STATE,
-    salvaged=("epochs", "parcels", "documents", "trusted", "outcomes", "schemas", "settings", "incidents", "open_rows"),
+    salvaged=(
+        *("epochs", "parcels", "documents", "trusted", "outcomes", "schemas", "settings", "incidents", "open_rows"),
+        "summaries",
+    ),
 )
 # Contexts are not salvaged: a sequence number that may be old is a nonce used twice. EDHOC makes new ones.
 LINKS = Schema("links", _LINKS, salvaged=("ledger_entries", "ledger_accounts", "settings", "incidents"))

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import asdict
+from typing import Any
 
-from sqlalchemy import and_, bindparam, case, func, select, tuple_, update
+from sqlalchemy import Column, Select, Table, and_, bindparam, case, func, select, tuple_, update
 from sqlalchemy.exc import DBAPIError
 
-from store.fleet.database import Database, FleetPart, Transaction, may_start_over
+from store.fleet.database import Database, Executes, FleetPart, Transaction, may_start_over
 from store.fleet.errors import RolledUpError
 from store.fleet.evidence import HOUR_MS, BatchRecord, BatchSpan, BatchState, LatestValue, ParcelKey, Rollup
 from store.fleet.limits import PAGE_MAX, TRANSACTION_ATTEMPTS_MAX
 from store.fleet.schemas import OPEN
 from store.fleet.tables import batches, latest_values, parcels, rollups
+from store.fleet.tables import summarised as summarised_table
 from store.fleet.telemetry import batch_record, select_batches
 
 _CORRECT = (
@@ -40,17 +42,33 @@ class Rollups(FleetPart):
             return [batch_record(row) for row in await connection.execute(query)]
 
     async def add_rollups(
-        self, rolled: Sequence[ParcelKey], values: Sequence[Rollup], spans: Sequence[BatchSpan] = ()
+        self,
+        rolled: Sequence[ParcelKey],
+        values: Sequence[Rollup],
+        spans: Sequence[BatchSpan] = (),
+        *,
+        told: frozenset[ParcelKey] = frozenset(),
+        summarised: Sequence[ParcelKey] = (),
     ) -> None:
         """Add the values of these batches, mark the batches, and correct the times of those in `spans`: all or nothing.
 
-        Raise `RolledUpError` if one of them is not waiting any more (another process was quicker): nothing is added,
-        and `pending_rollups` says what is left to do.
+        `told` are those of which a summary has told already, so that they add nothing; `summarised` are the batches
+        of which `values` tell because a summary among `rolled` stands for them. Raise `RolledUpError` if that does not
+        hold any more, or one of them is not waiting (another process was quicker): nothing is added, and
+        `pending_rollups` says what is left to do.
         """
         for attempt in range(1, TRANSACTION_ATTEMPTS_MAX + 1):
             try:
                 async with self._database.write() as transaction:
+                    # A detail and its summary may be rolled up by two gateways: one of them is second, and sees it.
+                    await self._database.lock(transaction, "rollups")
                     await _mark(transaction, rolled)
+                    if await _summarised(transaction, rolled) != told or await _counted(transaction, summarised):
+                        raise RolledUpError("what detail and what summaries tell has changed")
+                    if summarised:
+                        await transaction.execute(
+                            self._database.insert(summarised_table), [asdict(e) for e in summarised]
+                        )
                     await _merge(self._database, transaction, values)
                     await _note_latest(self._database, transaction, values)
                     if spans:
@@ -62,6 +80,16 @@ class Rollups(FleetPart):
             except DBAPIError as error:
                 if attempt == TRANSACTION_ATTEMPTS_MAX or not may_start_over(error):
                     raise
+
+    async def told_in_summaries(self, keys: Sequence[ParcelKey]) -> frozenset[ParcelKey]:
+        """Return which of these batches a rolled up summary stands for."""
+        async with self._database.read() as connection:
+            return await _summarised(connection, keys)
+
+    async def counted(self, keys: Sequence[ParcelKey]) -> frozenset[ParcelKey]:
+        """Return which of these batches are in the rollups already: by themselves, or by a summary."""
+        async with self._database.read() as connection:
+            return await _counted(connection, keys)
 
     async def rollups(
         self, truck: str, channels: Collection[str] | None, since_ms: int, until_ms: int, step_ms: int = HOUR_MS
@@ -115,6 +143,30 @@ async def _mark(transaction: Transaction, rolled: Sequence[ParcelKey]) -> None:
     )
     if marked.rowcount != len(keys):
         raise RolledUpError(f"{len(keys) - marked.rowcount} of {len(keys)} batches are not to be rolled up any more")
+
+
+async def _summarised(connection: Executes, keys: Sequence[ParcelKey]) -> frozenset[ParcelKey]:
+    return await _found(connection, keys, select(*_key_of(summarised_table)), summarised_table)
+
+
+async def _counted(connection: Executes, keys: Sequence[ParcelKey]) -> frozenset[ParcelKey]:
+    rolled = select(*_key_of(parcels)).join(batches, batches.c.id == parcels.c.id)
+    rolled = rolled.where(batches.c.state == int(BatchState.ROLLED))
+    return await _summarised(connection, keys) | await _found(connection, keys, rolled, parcels)
+
+
+def _key_of(table: Table) -> tuple[Column[Any], ...]:
+    return (table.c.truck, table.c.epoch, table.c.sequence)
+
+
+async def _found(
+    connection: Executes, keys: Sequence[ParcelKey], query: Select[Any], table: Table
+) -> frozenset[ParcelKey]:
+    if not keys:
+        return frozenset()
+    wanted = sorted({(each.truck, each.epoch, each.sequence) for each in keys})
+    rows = await connection.execute(query.where(tuple_(*_key_of(table)).in_(wanted)))
+    return frozenset(ParcelKey(row.truck, row.epoch, row.sequence) for row in rows)
 
 
 async def _merge(database: Database, transaction: Transaction, values: Sequence[Rollup]) -> None:

@@ -250,6 +250,15 @@ rollups = Table(
 )
 
 # Of each channel the newest value, so that a dashboard need not look for it among years of rollups.
+summarised = Table(
+    "summarised",
+    metadata,
+    Column("truck", ForeignKey("trucks.name"), primary_key=True),
+    Column("epoch", Unsigned64, primary_key=True),
+    Column("sequence", BigInteger, primary_key=True, autoincrement=False),
+    sqlite_with_rowid=False,
+)
+
 latest_values = Table(
     "latest_values",
     metadata,

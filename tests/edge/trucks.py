@@ -86,6 +86,11 @@ class Truck:
         parcels = [unseal(each) for each in sealed]
         return [decode_payload(each) for each in parcels if each.kind is kind]
 
+    def payloads_left(self, kind: ParcelKind) -> list[Any]:
+        """Return those of parcels that still wait, in their order."""
+        sealed = [row[0] for row in self.database.rows("SELECT sealed FROM parcels WHERE state = 1 ORDER BY id")]
+        return [decode_payload(each) for each in map(unseal, sealed) if each.kind is kind]
+
     def events(self) -> list[Event]:
         return self.payloads(ParcelKind.EVENT)
 

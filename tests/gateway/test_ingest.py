@@ -9,9 +9,10 @@ import pytest
 import structlog
 
 from protocol import cose
-from protocol.messages import Batch, Event, Receipt, Tombstone
+from protocol.messages import Batch, Event, Receipt, SchemaOffer, Tombstone
 from protocol.numbers import DocumentKind, Outcome, ParcelKind, Refusal
 from protocol.schema import Channel, Schema
+from protocol.summary import Summary, encode_summary, summarise, summary_schema
 from store.fleet.evidence import BatchState, EpochState
 from tests.gateway.coapside import EPOCH, ScriptedTruck, Side, enrol_directly, rows_from
 from tests.gateway.fleets import NOW_MS, NOW_S, SCHEMA
@@ -103,7 +104,6 @@ async def test_a_parcel_of_another_epoch_is_refused(truck: ScriptedTruck) -> Non
         (ParcelKind.BATCH, b"\x83\x01\xf6"),
         (ParcelKind.SCHEMA, b"\x82\x01\x41\xff"),
         (ParcelKind.TOMBSTONE, Tombstone(EPOCH, ((9, 2),), "full").encode()),
-        (ParcelKind.TOMBSTONE, Tombstone(EPOCH + 1, ((1, 2),), "full").encode()),
         (ParcelKind.RECEIPT, Receipt(DocumentKind.CONFIG, bytes(32), Outcome.APPLIED, reason="a\0b").encode()),
     ],
 )
@@ -238,3 +238,26 @@ async def test_a_burst_of_batches_loads_their_schema_once(
     monkeypatch.setattr(side.fleet, "schema_numbered", counted)
     await asyncio.gather(*(truck.upload(truck.batch(rows_from(NOW_S + 600 * n))) for n in range(10)))
     assert len(asked) == 1
+
+
+async def test_a_summary_is_taken_by_its_pieces_and_parked_until_its_schema_is_here(
+    side: Side, truck: ScriptedTruck
+) -> None:
+    derived = summary_schema(SCHEMA)
+    pieces = summarise(SCHEMA, rows_from(NOW_S, 90))
+    payload = Batch(2, None, encode_summary(derived, Summary(((4, pieces),)))).encode()
+    sealed = truck.seal(ParcelKind.BATCH, payload, schema=derived)
+    assert (await truck.upload(sealed)).schemas == (2,)
+    await truck.upload(truck.seal(ParcelKind.SCHEMA, SchemaOffer(2, derived.encoded).encode()))
+    (record,) = await side.fleet.batches("ke-arrow", 0, NOW_MS * 2)
+    assert (record.state, record.rows) == (BatchState.READY, 0)
+    assert (record.first_ms, record.last_ms) == (NOW_S * 1000, (NOW_S + 89 * 60) * 1000)
+
+
+async def test_a_tombstone_may_name_parcels_of_an_older_epoch(side: Side, truck: ScriptedTruck) -> None:
+    await truck.upload(event(truck))
+    truck.sequence = 0
+    tombstone = Tombstone(epoch=EPOCH, ranges=((2, 5),), reason="folded", rows=9).encode()
+    ack = await truck.upload(truck.seal(ParcelKind.TOMBSTONE, tombstone, epoch=EPOCH + 1), epoch=EPOCH + 1)
+    assert (ack.refused, ack.cumulative) == ((), 1)
+    assert (await state_of(side)).cumulative == 5

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from gateway.decoding import SchemaCache
 from gateway.rollups import RollupTask
+from gateway.steps import roll_up
+from protocol.summary import Summary, encode_summary, summarise, summary_schema
 from store.fleet.errors import RolledUpError
-from store.fleet.evidence import HOUR_MS, Rollup
+from store.fleet.evidence import DAY_MS, HOUR_MS, Rollup
 from store.fleet.fleet import FleetStore
-from tests.gateway.fleets import add_truck
+from tests.gateway.fleets import SCHEMA, Rows, Truck, add_truck
 
 START_S = 1_794_960_000
 
@@ -49,11 +54,11 @@ async def test_a_lost_race_adds_nothing_twice(fleet: FleetStore, monkeypatch: py
     add = fleet.add_rollups
     raced = []
 
-    async def slower(keys, values, spans) -> None:
+    async def slower(*what: Any, **told: Any) -> None:
         if not raced:
             raced.append(True)
-            await add(keys, values, spans)  # the other gateway commits first
-        await add(keys, values, spans)
+            await add(*what, **told)  # the other gateway commits first
+        await add(*what, **told)
 
     monkeypatch.setattr(fleet, "add_rollups", slower)
     assert await RollupTask(fleet).catch_up() == 0
@@ -91,3 +96,90 @@ async def test_a_batch_that_does_not_decode_is_put_aside(fleet: FleetStore) -> N
     await truck.batch([(START_S, (2600, 5))], body=b"\xff\xff\xff")
     assert await RollupTask(fleet).catch_up() == 1
     assert [each.sequence for each in await fleet.quarantined("ke-arrow")] == [2]
+
+
+# -- summaries ---------------------------------------------------------------------------------------------------------
+
+FIRST: Rows = [(START_S + 60 * at, (2600 + at, at)) for at in range(20)]
+SECOND: Rows = [(START_S + 1200 + 60 * at, (2550 - at, None)) for at in range(70)]
+ROLLED = {  # of the first hour, by channel: count, minimum, maximum, sum, last
+    "bat_v": (60, 25.11, 26.19, sum(v for _, (v, _) in [*FIRST, *SECOND[:40]]) / 100, 25.11),
+    "pv_w": (20, 0.0, 19.0, 190.0, 19.0),
+}
+
+
+async def summary(truck: Truck, batches: dict[int, Rows]) -> None:
+    """Send a summary of batches that have these sequences."""
+    told = Summary(tuple((sequence, summarise(SCHEMA, rows)) for sequence, rows in sorted(batches.items())))
+    schema = summary_schema(SCHEMA)
+    rows = [row for each in batches.values() for row in each]
+    await truck.batch(rows, schema=schema, number=2, body=encode_summary(schema, told))
+
+
+@pytest.fixture
+async def truck(fleet: FleetStore) -> Truck:
+    truck = await add_truck(fleet)
+    await truck.register()
+    await truck.register(summary_schema(SCHEMA), 2)
+    truck.sequence = 10
+    return truck
+
+
+async def first_hour(fleet: FleetStore) -> dict[str, tuple[float, ...]]:
+    return {
+        name: (each.count, each.minimum, each.maximum, pytest.approx(each.sum), each.last)
+        for name, each in (await hours(fleet)).items()
+    }
+
+
+@pytest.mark.parametrize("order", ["ds", "sd", "d|s", "s|d", "s|s", "s|s|d", "1|s|d", "12|s"])
+async def test_detail_and_summary_count_once_in_whatever_order_they_come(
+    fleet: FleetStore, truck: Truck, order: str
+) -> None:
+    """s: the summary of both batches, d: both batches, 1 and 2: one of them, |: all that is here is rolled up."""
+    task = RollupTask(fleet)
+    rows = {101: FIRST, 102: SECOND}
+    for at, step in enumerate([*order, "|"]):
+        truck.sequence = 200 + at
+        if step == "|":
+            await task.catch_up()
+        elif step == "s":
+            await summary(truck, rows)
+        else:
+            for sequence in {"d": (101, 102), "1": (101,), "2": (102,)}[step]:
+                truck.sequence = sequence - 1
+                await truck.batch(rows[sequence])
+    assert await first_hour(fleet) == ROLLED
+    days = await fleet.rollups("ke-arrow", None, 0, 1 << 50, DAY_MS)
+    assert sum(each.count for each in days if each.channel == "bat_v") == 90
+
+
+async def test_a_summary_has_no_rows_of_its_own(fleet: FleetStore, truck: Truck) -> None:
+    await summary(truck, {101: FIRST})
+    (record,) = await fleet.batches("ke-arrow", 0, 1 << 50)
+    assert (await SchemaCache(fleet).decode([record]))[0][1].rows == ()
+
+
+async def test_a_detail_that_is_rolled_up_by_another_gateway_meanwhile_is_not_told_again(
+    fleet: FleetStore, truck: Truck, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await summary(truck, {101: FIRST, 102: SECOND})
+    add, raced = fleet.add_rollups, []
+
+    async def slower(*what: Any, **told: Any) -> None:
+        if not raced:
+            raced.append(True)
+            truck.sequence = 100
+            await truck.batch(FIRST)
+            (waiting,) = [each for each in await fleet.pending_rollups() if each.key.sequence == 101]
+            (decoded,) = await SchemaCache(fleet).decode([waiting])
+            await add([waiting.key], roll_up([("ke-arrow", decoded[1])]))
+        await add(*what, **told)
+
+    monkeypatch.setattr(fleet, "add_rollups", slower)
+    task = RollupTask(fleet)
+    assert await task.catch_up() == 1
+    truck.sequence = 101
+    await truck.batch(SECOND)
+    await task.catch_up()
+    assert await first_hour(fleet) == ROLLED

@@ -12,7 +12,7 @@ from protocol.errors import LocalError, MalformedError
 from protocol.rows import Row
 from protocol.schema import VALUE_MAX, VALUE_MIN, Channel, Codec, Schema
 
-CODECS = list(Codec)
+CODECS = [codec for codec in Codec if codec is not Codec.SUMMARY]  # a summary is not made of rows
 small = st.integers(-300, 300)
 any_value = st.one_of(small, st.none(), st.integers(VALUE_MIN, VALUE_MAX), st.sampled_from([VALUE_MIN, VALUE_MAX, 0]))
 any_time = st.one_of(st.integers(-(1 << 53), 1 << 53), st.integers(1_700_000_000, 1_900_000_000))
@@ -220,7 +220,7 @@ def test_known_rows_have_the_same_bytes_for_ever() -> None:
         assert encode(Schema(channels, codec=codec), rows).hex() == body
 
 
-@pytest.mark.parametrize("codec", list(Codec))
+@pytest.mark.parametrize("codec", CODECS)
 def test_a_peek_tells_the_first_time_and_the_count(codec: Codec) -> None:
     schema = Schema((Channel("a", "V", 10, 120, 3), Channel("b", "W", 1, 0, 9)), period_s=60, codec=codec)
     for start in (0, 1_767_225_600, 1_795_000_017):

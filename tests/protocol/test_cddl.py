@@ -20,6 +20,7 @@ import protocol
 from protocol import cbor, cose, documents, edhoc, messages, numbers, pack, schema
 from protocol.errors import MalformedError
 from protocol.joincode import JoinCode
+from protocol.summary import Summary, encode_summary, summarise, summary_schema
 from protocol.wire import WireMap
 from tests.protocol.instances import SCHEMA, WireClass, instances, raw, smallest, wire_classes
 
@@ -228,8 +229,19 @@ def test_schema_is_what_its_rule_says() -> None:
     )
     check(schema.Schema((most,), period_s=schema.PERIOD_S_MAX, ticks_per_s=1000, order=(0,)).encoded, "Schema")
     fields = cbor.decode(SCHEMA.encoded)
-    for at, wrong in ((0, 3), (1, 0), (2, 10), (3, [64]), (4, [])):
+    for at, wrong in ((0, 4), (1, 0), (2, 10), (3, [64]), (4, [])):
         assert not fits([*fields[:at], wrong, *fields[at + 1 :]], "Schema")
+
+
+def test_summary_is_what_its_rule_says() -> None:
+    derived = summary_schema(SCHEMA)
+    rows = [(1_794_960_000 + 60 * at, (at,) * len(SCHEMA.channels)) for at in range(90)]
+    told = Summary(((1, summarise(SCHEMA, rows)), (5, summarise(SCHEMA, rows[:3]))), 1 << 63)
+    body = encode_summary(derived, told)
+    check(body, "Summary")
+    fields = cbor.decode(body)
+    for at, wrong in ((0, -1), (1, []), (1, [0, 1]), (1, [1, 1025]), (2, "")):
+        assert not fits([*fields[:at], wrong, *fields[at + 1 :]], "Summary")
 
 
 def test_pack_header_is_what_its_rule_says() -> None:
@@ -267,7 +279,17 @@ def test_numbers_of_the_grammar_are_those_of_the_code(numbered: type[IntEnum]) -
 
 def test_every_rule_is_used_or_named_like_a_message() -> None:
     roots = {each.__name__ for each in wire_classes()} | {"SignedDocument", "SigStructure", "SigStructure1"}
-    roots |= {"ParcelAad", "DocumentAad", "EnrolAad", "EnrolProof", "Credential", "PackHeader", "Schema", "ParcelKind"}
+    roots |= {
+        "ParcelAad",
+        "DocumentAad",
+        "EnrolAad",
+        "EnrolProof",
+        "Credential",
+        "PackHeader",
+        "Schema",
+        "Summary",
+        "ParcelKind",
+    }
     text = re.sub(r";.*", "", TEXT)
     unused = {rule for rule in RULES - roots if len(re.findall(rf"(?<![\w\"]){rule}(?!\w)", text)) < 2}
     assert not unused

@@ -32,10 +32,10 @@ def add(queue, seal):
 
 
 def fill(database: Database, queue: ParcelQueue, precedence: Precedence, seal: Seal) -> None:
-    """Add parcels until the queue takes no more; in one transaction, which spares the disk."""
+    """Add parcels that no other of theirs may drop until the queue takes no more; one transaction spares the disk."""
     with database.atomic(), contextlib.suppress(QueueFullError):
         while True:
-            queue.add(ParcelKind.BATCH, precedence, bytes(900), seal, 1)
+            queue.add(ParcelKind.EVENT, precedence, bytes(900), seal, 1)
 
 
 def in_state(queue: ParcelQueue, state: ParcelState) -> int:
