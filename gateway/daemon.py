@@ -1,6 +1,7 @@
 """The gateway as a whole: one process that answers trucks over CoAP and people over HTTP, on one database and folder.
 
-Layout of the data folder: `fleet.db`, `keys/` (0600), `blobs/` (bundle files by digest), `packs/`.
+Layout of the data folder: `fleet.db`, `keys/` (0600), `blobs/` (bundle files by digest), `packs/`,
+`*.attempts` (what was begun and did not end).
 """
 
 from __future__ import annotations
@@ -41,12 +42,13 @@ from gateway.rollups import RollupTask
 from gateway.telemetry import Telemetry
 from protocol.errors import LocalError, PeerError
 from protocol.joincode import JoinCode
+from store.attempts import Attempts
 from store.blobs import BlobStore
 from store.coapcontext import MeteredContext, server_context
 from store.files import publish
 from store.fleet.fleet import FleetStore, migrate
 from store.lock import FileLock
-from store.notify import notify
+from store.notify import notify, watchdog_pause_s
 
 log = structlog.get_logger("gateway.daemon")
 
@@ -123,7 +125,9 @@ class Gateway:
         self.documents = Documents(self.fleet, keys.freshness_for, now_ms=self._now_ms)
         await self.documents.load()
         commits = GroupCommit(self.fleet)
-        ingest = Ingest(self.fleet, commits, now_ms=self._now_ms)
+        # One file for each: what is checked on its way in may be decoded at the same moment.
+        checking, decoding = self._attempts = Attempts(data / "ingest.attempts"), Attempts(data / "decoding.attempts")
+        ingest = Ingest(self.fleet, commits, now_ms=self._now_ms, attempts=checking)
         peers = Peers(self.fleet, entropy=os.urandom, now_ms=self._now_ms)
         self._packs = Packs(data / "packs", blobs, self.fleet, workers=config.pack_workers)
         handlers = Handlers(
@@ -149,12 +153,12 @@ class Gateway:
         )
         site.meter = self.context.meter
         self.lane = FastLane(self.context.interface, peers, handlers.upload, admission)
-        telemetry = Telemetry(self.fleet)
+        telemetry = Telemetry(self.fleet, decoding)
         await self._start_api(blobs, telemetry, keys)
         for name, work in (
             ("commits", commits.run),
             ("ledger", self._ledger.run),
-            ("rollups", RollupTask(self.fleet).run),
+            ("rollups", RollupTask(self.fleet, decoding).run),
             ("documents", self.documents.run),
             ("revocations", lambda: self._watch_trucks(peers)),
             ("watchdog", self._watchdog),
@@ -221,11 +225,14 @@ class Gateway:
         return JoinCode(truck, self._config.coap.public, secret, key.public, root, number).text()
 
     async def _watchdog(self) -> None:
-        # A ping proves that the loop turns and that the database takes a transaction.
+        # A ping proves that the loop turns and that the database takes a transaction. None comes while something that
+        # was begun does not end: what it is, the next process knows.
+        pause_s = watchdog_pause_s(_WATCHDOG_S)
         while True:
             await self.fleet.begin_and_end()
-            notify("WATCHDOG=1")
-            await asyncio.sleep(_WATCHDOG_S)
+            if not any(each.overdue() for each in self._attempts):
+                notify("WATCHDOG=1")
+            await asyncio.sleep(pause_s)
 
     async def _watch_trucks(self, peers: Peers) -> None:
         # Begun anew after a failure, it hears what was committed in between.
