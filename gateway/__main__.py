@@ -13,6 +13,7 @@ import click
 from gateway.backup_cli import backup, backup_key, restore
 from gateway.config import ConfigError, GatewayConfig, load_config
 from gateway.daemon import Gateway, database_url, folder_lock, initialise, load_keys, places_of_keys
+from gateway.key_cli import key
 from gateway.service_cli import seal_keys, unit
 from protocol.errors import DigitruckError
 from store.fleet.fleet import FleetStore, migrate
@@ -214,7 +215,7 @@ def demo(trucks: int, seconds: float | None, http: int | None, coap: int | None,
     raise SystemExit(asyncio.run(run_demo(options, Console())))
 
 
-for command in (backup, restore, backup_key, unit, seal_keys):
+for command in (backup, restore, backup_key, unit, seal_keys, key):
     main.add_command(command)
 
 

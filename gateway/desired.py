@@ -37,11 +37,12 @@ class DesiredStates:
         self._key: cose.SigningKey | None = None
         # By digest and group: whether a document is signed by keys that count.
         self._signed: dict[tuple[bytes, str], bool] = {}
+        self._withheld: dict[str, frozenset[bytes]] = {}
 
     @property
     def unsigned(self) -> frozenset[bytes]:
         """The digests of documents that trucks should have but that only revoked keys signed."""
-        return frozenset(digest for (digest, _), is_signed in self._signed.items() if not is_signed)
+        return frozenset(digest for each in self._withheld.values() for digest in each)
 
     def follow(self, trust: TrustedSet | None, key: cose.SigningKey) -> None:
         """Go by another root or role table, and sign with this key from now on."""
@@ -101,6 +102,9 @@ class DesiredStates:
                 if manifest is not None:
                     records.append(manifest)
         signed = [each for each in records if self._is_signed(each, truck)]
+        self._withheld.pop(truck.name, None)
+        if len(signed) < len(records):
+            self._withheld[truck.name] = frozenset(each.digest for each in records if each not in signed)
         entries += [DesiredEntry(each.kind, each.version, each.digest, len(each.signed)) for each in signed]
         return tuple(entries)
 

@@ -59,9 +59,23 @@ def _root(new: Root, old: Root | None, named: Named) -> list[str]:
     lines = _role_changes("Root", old.root, new.root, named)
     if new.root.keys != old.root.keys:
         lines.append("Trucks follow by themselves when they hear of it; a key that is gone can sign nothing new.")
+    if len(new.root.keys) < 3 or new.root.threshold < 2 or len(new.root.keys) <= new.root.threshold:
+        lines.append("WARNING: 2 of 3 is the least that survives one stolen and one lost key.")
+    if new.exchange != old.exchange:
+        lines += [f"EDHOC key {each.number} of the gateway is believed: {each.key.hex()}." for each in new.exchange]
+        lines += [
+            f"EDHOC key {each.number} is not believed any more." for each in old.exchange if each not in new.exchange
+        ]
+        if not old.exchange:
+            lines.append(
+                "The key that came with a truck's enrolment code is not believed any more, unless it is one of these."
+            )
+        lines.append(
+            "Every truck makes new sessions, and forgets the time that the gateway told (recovery from a theft)."
+        )
     if new.gateway != old.gateway:
         lines += _role_changes("Gateway freshness", old.gateway, new.gateway, named)
-        lines.append("Every truck forgets how new the old gateway key's statements were (recovery from a theft).")
+        lines.append("Every truck forgets how new the old keys' statements were, and the time (recovery from a theft).")
     return lines or ["Only validity and version change."]
 
 

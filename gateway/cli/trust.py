@@ -7,55 +7,62 @@ push` sends what is complete. The gateway cannot make any of these: it only carr
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
 
 import click
 import msgspec
 
-from gateway.cli.output import CommandError, confirm, examples, instant, json_option, note, print_json, print_table, say
+from gateway.answers import Trust
+from gateway.cli.output import (
+    CommandError,
+    confirm,
+    examples,
+    instant,
+    json_option,
+    note,
+    print_fields,
+    print_json,
+    print_table,
+    say,
+)
 from gateway.cli.session import gateway, keystore
-from gateway.cli.times import duration, now_s
+from gateway.cli.times import now_s
+from gateway.cli.trustchanges import (
+    ROOT_VALID,
+    key_option,
+    trust_delegate,
+    trust_renew,
+    trust_resign,
+    trust_revoke,
+    trust_rotate,
+    valid_option,
+    yes_option,
+)
 from gateway.cli.trustfiles import SignedFile, is_complete, merge, open_signed
 from gateway.cli.trustsigning import (
-    current_root,
+    Shown,
     explained,
     find_document,
-    next_delegation,
     sign_more,
     sign_new,
     standing_text,
     standings_of,
     trust_folder,
 )
-from gateway.cli.truststeps import parse_role, remove_keys, replace_key, replaced
 from protocol import cose
-from protocol.documents import Delegation, Document, OperatorRole, PublisherRole, RoleKeys, Root
+from protocol.documents import Delegation, RoleKeys, Root
 from protocol.numbers import DocumentKind
 from protocol.trust import TrustedSet
 
-_F = TypeVar("_F", bound=Callable[..., Any])
-_ROOT_VALID = "1825d"
-_DELEGATION_VALID = "730d"
 
-_key_option = click.option("--key", "keys", multiple=True, required=True, metavar="NAME", help="Your key; repeatable.")
-_yes_option = click.option("--yes", is_flag=True, help="Do not ask before signing (for scripts).")
+class TrustStatus(msgspec.Struct, frozen=True):
+    """`digitruck trust status --json`: what the gateway says, and the newest versions here."""
 
-
-def _valid_option(default: str) -> Callable[[_F], _F]:
-    return click.option("--valid", type=duration, default=default, show_default=True, help="How long it is believed.")
-
-
-class Shown(msgspec.Struct, frozen=True):
-    """One document in `digitruck trust show --json`."""
-
-    file: str
-    document: str
-    version: int
-    expires_s: int
-    complete: bool
-    signed: dict[str, str]
+    gateway: Trust
+    root_here: int | None
+    delegation_here: int | None
+    warnings: list[str]
+    trucks_behind: list[str]
 
 
 @click.group(
@@ -84,11 +91,18 @@ def trust() -> None:
 @click.option(
     "--gateway", "freshness", metavar="KEY", help="The gateway's freshness key; asked from the gateway when left out."
 )
-@_valid_option(_ROOT_VALID)
-@_key_option
-@_yes_option
+@valid_option(ROOT_VALID)
+@key_option
+@yes_option
+@json_option
 def trust_init(
-    roots: tuple[str, ...], threshold: int | None, freshness: str | None, valid: int, keys: tuple[str, ...], yes: bool
+    roots: tuple[str, ...],
+    threshold: int | None,
+    freshness: str | None,
+    valid: int,
+    keys: tuple[str, ...],
+    yes: bool,
+    as_json: bool,
 ) -> None:
     """Make the first root: the anchor that every truck pins when it enrols."""
     folder = trust_folder()
@@ -111,7 +125,7 @@ def trust_init(
         root=RoleKeys(needed, publics),
         gateway=RoleKeys(1, (store.public(freshness).public,)),
     )
-    sign_new([document], keys, yes=yes)
+    sign_new([document], keys, yes=yes, as_json=as_json)
 
 
 @trust.command(
@@ -129,7 +143,7 @@ def trust_show(file: Path | None, as_json: bool) -> None:
     folder = trust_folder()
     files = [find_document(file)] if file is not None else [*folder.roots(), *folder.delegations()]
     if as_json:
-        print_json([_shown(each) for each in files])
+        print_json([Shown.of(each) for each in files])
     elif file is not None:
         for line in explained(files[0].document):
             say(line)
@@ -143,146 +157,6 @@ def trust_show(file: Path | None, as_json: bool) -> None:
 
 
 @trust.command(
-    "delegate",
-    epilog=examples(
-        "digitruck trust delegate --operator kenya=asha-ops --publisher maths-=library --key asha",
-        "digitruck trust delegate --operator '*=asha-ops,juma-ops:2' --key asha       (two persons for each change)",
-        "digitruck trust delegate --publisher '*=library' --without-operator kenya --key asha",
-    ),
-)
-@click.option("--operator", "operators", multiple=True, metavar="GROUP=KEY[,KEY][:N]", help="Give a group operators.")
-@click.option(
-    "--publisher", "publishers", multiple=True, metavar="PREFIX=KEY[,KEY][:N]", help="Give names a publisher."
-)
-@click.option("--without-operator", multiple=True, metavar="GROUP", help="Take a group's operators away.")
-@click.option("--without-publisher", multiple=True, metavar="PREFIX", help="Take a prefix's publishers away.")
-@_valid_option(_DELEGATION_VALID)
-@_key_option
-@_yes_option
-def trust_delegate(
-    operators: tuple[str, ...],
-    publishers: tuple[str, ...],
-    without_operator: tuple[str, ...],
-    without_publisher: tuple[str, ...],
-    valid: int,
-    keys: tuple[str, ...],
-    yes: bool,
-) -> None:
-    """Say who may sign configuration and rollouts (operators) and bundles (publishers).
-
-    GROUP is a group of trucks or `*`; PREFIX is how bundle names begin, or `*` for all. What is not named stays.
-    """
-    if not (operators or publishers or without_operator or without_publisher):
-        raise click.UsageError("nothing to change: give --operator, --publisher or a --without option")
-    store = keystore()
-    base = next_delegation(valid)
-    by_group = {each.group: each for each in base.operators}
-    by_prefix = {each.prefix: each for each in base.publishers}
-    for text in operators:
-        group, role = parse_role(text, store)
-        by_group[group] = OperatorRole(group, role)
-    for text in publishers:
-        prefix, role = parse_role(text, store)
-        prefix = "" if prefix == "*" else prefix
-        by_prefix[prefix] = PublisherRole(prefix, role)
-    for group in without_operator:
-        if by_group.pop(group, None) is None:
-            raise CommandError(f"group {group} has no operators to take away: see digitruck trust show")
-    for prefix in without_publisher:
-        if by_prefix.pop("" if prefix == "*" else prefix, None) is None:
-            raise CommandError(f"prefix {prefix} has no publishers to take away: see digitruck trust show")
-    document = replaced(
-        base,
-        operators=tuple(by_group[group] for group in sorted(by_group)),
-        publishers=tuple(by_prefix[prefix] for prefix in sorted(by_prefix)),
-    )
-    sign_new([document], keys, yes=yes)
-
-
-@trust.command(
-    "revoke",
-    epilog=examples(
-        "digitruck trust revoke --truck ke-arrow --key asha",
-        "digitruck trust revoke --person juma-ops --key asha",
-        "digitruck trust revoke --allow ke-arrow --key asha        (the truck may enrol again)",
-    ),
-)
-@click.option("--truck", "trucks", multiple=True, metavar="TRUCK", help="A truck that is stolen or scrapped.")
-@click.option("--person", "people", multiple=True, metavar="KEY", help="An operator's or publisher's key.")
-@click.option("--allow", "allowed", multiple=True, metavar="TRUCK", help="Undo the revocation of a truck.")
-@_valid_option(_DELEGATION_VALID)
-@_key_option
-@_yes_option
-def trust_revoke(
-    trucks: tuple[str, ...],
-    people: tuple[str, ...],
-    allowed: tuple[str, ...],
-    valid: int,
-    keys: tuple[str, ...],
-    yes: bool,
-) -> None:
-    """Revoke trucks, or the keys of operators and publishers, by a signed document that survives any restore.
-
-    `digitruck revoke TRUCK` shuts a truck out at once by the gateway's own list; this makes it binding everywhere.
-    """
-    if not (trucks or people or allowed):
-        raise click.UsageError("nothing to revoke: give --truck, --person or --allow")
-    base = next_delegation(valid)
-    document = remove_keys(base, [keystore().public(each).public for each in people])
-    unknown = set(allowed) - set(base.revoked)
-    if unknown:
-        raise CommandError(f"{', '.join(sorted(unknown))} is not revoked: see digitruck trust show")
-    document = replaced(document, revoked=tuple(sorted((set(base.revoked) | set(trucks)) - set(allowed))))
-    sign_new([document], keys, yes=yes)
-
-
-@trust.command(
-    "rotate",
-    epilog=examples(
-        "digitruck trust rotate root --old juma --new juma-2027.pub --key asha --key wanjiru",
-        "digitruck trust rotate gateway --old gateway.pub --new gateway-2027.pub --key asha",
-        "digitruck trust rotate operator --old asha-ops --new asha-laptop.pub --key asha",
-    ),
-)
-@click.argument("role", type=click.Choice(["root", "gateway", "operator", "publisher"]))
-@click.option("--old", required=True, metavar="KEY", help="The key that goes.")
-@click.option("--new", required=True, metavar="KEY", help="The key that takes its place.")
-@_key_option
-@_yes_option
-def trust_rotate(role: str, old: str, new: str, keys: tuple[str, ...], yes: bool) -> None:
-    """Put one key in the place of another.
-
-    A root or gateway key makes a new root, signed by the old and the new threshold, and the delegation again under
-    it; an operator's or publisher's key makes a new delegation. Nothing in flight is lost.
-    """
-    store = keystore()
-    gone, come = store.public(old).public, store.public(new).public
-    if role in ("operator", "publisher"):
-        base = next_delegation(duration(_DELEGATION_VALID))
-        field = "operators" if role == "operator" else "publishers"
-        roles = tuple(
-            msgspec.structs.replace(each, role=replace_key(each.role, gone, come)) for each in getattr(base, field)
-        )
-        if roles == getattr(base, field):
-            raise CommandError(f"{old} is no {role}'s key: see digitruck trust show")
-        sign_new([replaced(base, **{field: roles})], keys, yes=yes)
-        return
-    current = current_root()
-    changed = replace_key(getattr(current, role), gone, come)
-    if changed == getattr(current, role):
-        raise CommandError(f"{old} is not a {role} key: see digitruck trust show")
-    valid = duration(_ROOT_VALID)
-    root = replaced(
-        current, version=current.version + 1, issued_s=now_s(), expires_s=now_s() + valid, **{role: changed}
-    )
-    documents: list[Document] = [root]
-    if role == "root" and trust_folder().delegations():
-        # A truck that enrols under the new root believes only a delegation that the new root keys signed.
-        documents.append(next_delegation(duration(_DELEGATION_VALID)))
-    sign_new(documents, keys, yes=yes)
-
-
-@trust.command(
     "sign",
     epilog=examples(
         "digitruck trust sign root-1.cose --key juma",
@@ -290,11 +164,48 @@ def trust_rotate(role: str, old: str, new: str, keys: tuple[str, ...], yes: bool
     ),
 )
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
-@_key_option
-@_yes_option
-def trust_sign(file: Path, keys: tuple[str, ...], yes: bool) -> None:
+@key_option
+@yes_option
+@json_option
+def trust_sign(file: Path, keys: tuple[str, ...], yes: bool, as_json: bool) -> None:
     """Add your signature to FILE, a document that somebody else made, after reading what it changes."""
-    sign_more(find_document(file), keys, yes=yes)
+    sign_more(find_document(file), keys, yes=yes, as_json=as_json)
+
+
+@trust.command("status", epilog=examples("digitruck trust status", "digitruck trust status --json"))
+@json_option
+def trust_status(as_json: bool) -> None:
+    """Say what the gateway has, what is wrong there and what to do, and which trucks are not up to date yet."""
+    with gateway() as client:
+        found = client.trust()
+        behind = [each.truck for each in client.trucks() if each.revoked_ms is None and each.up_to_date is False]
+    folder = trust_folder()
+    here = {file.document.kind: file.document.version for file in [*folder.roots(), *folder.delegations()]}
+    rows = [(DocumentKind.ROOT, found.root), (DocumentKind.DELEGATION, found.delegation)]
+    warnings = list(found.warnings)
+    for kind, row in rows:
+        version = 0 if row is None else row.version
+        if version < here.get(kind, 0):
+            warnings.append(f"{kind.name.lower()} {here[kind]} is here and not at the gateway: digitruck trust push")
+        elif version > here.get(kind, 0):
+            warnings.append(f"{kind.name.lower()} {version} of the gateway is not here: digitruck trust fetch")
+    if found.to_sign_again:
+        warnings.append(f"{len(found.to_sign_again)} documents wait for new signatures: digitruck trust resign")
+    if as_json:
+        print_json(TrustStatus(found, here.get(DocumentKind.ROOT), here.get(DocumentKind.DELEGATION), warnings, behind))
+        return
+    print_fields(
+        [
+            *(
+                (kind.name.lower(), "none" if row is None else f"{row.version}, until {instant(row.expires_s * 1000)}")
+                for kind, row in rows
+            ),
+            *((f"{key.kind} key {key.number}", key.public) for key in found.keys),
+            ("trucks behind", ", ".join(behind) or "none"),
+        ]
+    )
+    for warning in warnings:
+        say(f"! {warning}")
 
 
 @trust.command(
@@ -305,8 +216,9 @@ def trust_sign(file: Path, keys: tuple[str, ...], yes: bool) -> None:
     ),
 )
 @click.option("--root", "digest", metavar="DIGEST", help="The digest of the first root, from somebody you trust.")
-@_yes_option
-def trust_fetch(digest: str | None, yes: bool) -> None:
+@yes_option
+@json_option
+def trust_fetch(digest: str | None, yes: bool, as_json: bool) -> None:
     """Get the gateway's roots and newest delegation, and believe those that follow from what is here.
 
     With an empty trust folder the first root is taken on its digest: compare it with a root key holder.
@@ -334,8 +246,13 @@ def trust_fetch(digest: str | None, yes: bool) -> None:
             trusted.update_root(file.signed)
     for file in delegations:
         trusted.accept_delegation(file.signed, 0)
-    for file in ([] if own else [anchor]) + [f for f in roots if f.document.version > 1] + delegations:
-        say(f"{folder.save(file).path}: believed")
+    followers = [file for file in roots if file.document.version > anchor.document.version]
+    saved = [folder.save(file) for file in [*([] if own else [anchor]), *followers, *delegations]]
+    if as_json:
+        print_json([Shown.of(each) for each in saved])
+        return
+    for file in saved:
+        say(f"{file.path}: believed")
 
 
 @trust.command(
@@ -347,7 +264,8 @@ def trust_fetch(digest: str | None, yes: bool) -> None:
     ),
 )
 @click.argument("files", type=click.Path(dir_okay=False, path_type=Path), nargs=-1)
-def trust_push(files: tuple[Path, ...]) -> None:
+@json_option
+def trust_push(files: tuple[Path, ...], as_json: bool) -> None:
     """Send complete documents to the gateway, which passes them on to every truck.
 
     Without FILES: every root of the trust folder in order, and the newest delegation.
@@ -367,21 +285,23 @@ def trust_push(files: tuple[Path, ...]) -> None:
             raise CommandError(
                 f"{file.path.name} is not complete ({standing_text(file)}): digitruck trust sign it first"
             )
+    pushed = []
     with gateway() as client:
         for file in ordered:
             answer = client.put_document(file.signed)
+            pushed.append(answer)
             if isinstance(file.document, Root | Delegation):
                 folder.save(file)
-            say(f"{file.path.name}: the gateway has it ({answer.digest[:16]})")
+            if not as_json:
+                say(f"{file.path.name}: the gateway has it ({answer.digest[:16]})")
+        state = client.trust()
+    if as_json:
+        print_json(pushed)
+    for warning in state.warnings:
+        note(f"! {warning}")
+    if state.to_sign_again:
+        note(f"{len(state.to_sign_again)} documents that only removed keys signed wait: digitruck trust resign")
 
 
-def _shown(file: SignedFile) -> Shown:
-    found = standings_of(file)
-    return Shown(
-        file=str(file.path),
-        document=file.document.kind.name.lower(),
-        version=file.document.version,
-        expires_s=file.document.expires_s,
-        complete=is_complete(file.document, found),
-        signed={each.wanted_of: f"{len(each.signers)}/{each.role.threshold}" for each in found},
-    )
+for command in (trust_delegate, trust_revoke, trust_rotate, trust_renew, trust_resign):
+    trust.add_command(command)

@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+
 from gateway.cli.explain import explain, role_text
 from gateway.cli.files import write_private
-from gateway.cli.output import CommandError, confirm, note, say
+from gateway.cli.output import CommandError, confirm, note, print_json, say
 from gateway.cli.session import data_folder, keystore
 from gateway.cli.times import now_s
 from gateway.cli.trustfiles import (
@@ -58,10 +60,16 @@ def next_delegation(valid_s: int) -> Delegation:
     issued_s = now_s()
     if not found:
         return Delegation(document=DocumentKind.DELEGATION, version=1, issued_s=issued_s, expires_s=issued_s + valid_s)
-    _refuse_unfinished(found[-1])
+    # One that an earlier root's keys finished is a base, too: their successors sign the next one.
+    if not any(_is_finished_under(found[-1], root.document) for root in trust_folder().roots()):
+        _refuse_unfinished(found[-1])
     document = found[-1].document
     assert isinstance(document, Delegation)
     return replaced(document, version=document.version + 1, issued_s=issued_s, expires_s=issued_s + valid_s)
+
+
+def _is_finished_under(file: SignedFile, root: Document) -> bool:
+    return isinstance(root, Root) and len(signers_of(file, root.root)) >= root.root.threshold
 
 
 def _refuse_unfinished(file: SignedFile) -> None:
@@ -69,8 +77,36 @@ def _refuse_unfinished(file: SignedFile) -> None:
         raise CommandError(f"{file.path} still lacks signatures: finish it with trust sign, or delete it to start over")
 
 
-def sign_new(documents: Sequence[Document], keys: Sequence[str], *, yes: bool) -> None:
+class Shown(msgspec.Struct, frozen=True):
+    """One document as `--json` shows it: whether it is complete, and who of whom has signed."""
+
+    file: str
+    document: str
+    version: int
+    expires_s: int
+    complete: bool
+    signed: dict[str, str]
+    changes: list[str]
+
+    @classmethod
+    def of(cls, file: SignedFile) -> Shown:
+        """Return a file's document, as the trust documents here judge it."""
+        found = standings_of(file)
+        return cls(
+            file=str(file.path),
+            document=file.document.kind.name.lower(),
+            version=file.document.version,
+            expires_s=file.document.expires_s,
+            complete=is_complete(file.document, found),
+            signed={each.wanted_of: f"{len(each.signers)}/{each.role.threshold}" for each in found},
+            changes=explained(file.document),
+        )
+
+
+def sign_new(documents: Sequence[Document], keys: Sequence[str], *, yes: bool, as_json: bool = False) -> None:
     """Explain, ask, sign and keep new documents; each is signed with those keys that count for it."""
+    # With --json the explanation goes where questions go, so that the result can be piped.
+    tell = note if as_json else say
     folder = trust_folder()
     signing = [keystore().load(each) for each in keys]
     new_root = next((each for each in documents if isinstance(each, Root)), None)
@@ -89,19 +125,22 @@ def sign_new(documents: Sequence[Document], keys: Sequence[str], *, yes: bool) -
         raise CommandError(f"{', '.join(idle)} may not sign this: it needs {_wanted_text(documents[0], new_root)}")
     for document in documents:
         for line in explained(document):
-            say(line)
+            tell(line)
     confirm(f"Sign this as {', '.join(keys)}?", yes=yes)
     saved = [folder.save(file) for file in made]
+    if as_json:
+        print_json([Shown.of(each) for each in saved])
+        return
     for file in saved:
         say(f"{file.path}: {standing_text(file)}")
     unfinished = [file for file in saved if not is_complete(file.document, standings_of(file))]
     say(next_step((unfinished or saved)[0]))
 
 
-def sign_more(found: SignedFile, keys: Sequence[str], *, yes: bool) -> None:
+def sign_more(found: SignedFile, keys: Sequence[str], *, yes: bool, as_json: bool = False) -> None:
     """Explain, ask, and add signatures to a document that somebody made."""
     for line in explained(found.document):
-        say(line)
+        (note if as_json else say)(line)
     signed = found
     wanted = _keys_wanted(found.document, None)
     for name in keys:
@@ -115,6 +154,9 @@ def sign_more(found: SignedFile, keys: Sequence[str], *, yes: bool) -> None:
     write_private(signed.path, signed.signed)
     if isinstance(signed.document, Root | Delegation):
         signed = trust_folder().save(signed)
+    if as_json:
+        print_json([Shown.of(signed)])
+        return
     say(standing_text(signed))
     say(next_step(signed))
 

@@ -39,14 +39,18 @@ def parse_role(text: str, store: Keystore) -> tuple[str, RoleKeys]:
     return scope, RoleKeys(int(count), keys)
 
 
-def replace_key(role: RoleKeys, gone: bytes, come: bytes) -> RoleKeys:
-    """Return a role with one key in the place of another; unchanged if it does not have the old one."""
-    if gone not in role.keys:
-        return role
-    keys = tuple(dict.fromkeys(come if key == gone else key for key in role.keys))
-    if len(keys) < role.threshold:
-        raise CommandError("the new key is in that role already, and too few keys would be left: name another")
-    return RoleKeys(role.threshold, keys)
+def change_keys(role: RoleKeys, gone: set[bytes], come: Sequence[bytes], threshold: int | None) -> RoleKeys:
+    """Return a role without some keys and with others, and another threshold if one is given; raise `CommandError`."""
+    strange = gone - set(role.keys)
+    if strange:
+        raise CommandError(f"key {min(strange).hex()[:16]} is not one of that role: see digitruck trust show")
+    keys = tuple(dict.fromkeys([*(key for key in role.keys if key not in gone), *come]))
+    needed = threshold or role.threshold
+    if needed > len(keys):
+        raise CommandError(
+            f"{needed} signatures of {len(keys)} keys can never come together: name more with --new, or a --threshold"
+        )
+    return RoleKeys(needed, keys)
 
 
 def remove_keys(delegation: Delegation, gone: Sequence[bytes]) -> Delegation:

@@ -18,8 +18,9 @@ from gateway.api.app import make_app
 from gateway.api.auth import Role, new_token, token_sha256
 from gateway.api.limits import ApiLimits
 from gateway.api.server import start_api
-from gateway.api.services import Services
+from gateway.api.services import Services, TrustState
 from gateway.documents import Documents
+from gateway.ownkeys import make_keys
 from gateway.telemetry import Telemetry
 from protocol import cose
 from protocol.errors import LocalError
@@ -67,6 +68,7 @@ def running_gateway(database: Path, folder: Path, limits: ApiLimits | None = Non
         blobs = BlobStore(folder / "blobs")
         documents = Documents(fleet, lambda _: FRESHNESS, now_ms=now_ms)
         await documents.load()
+        keys = make_keys(folder / "keys")
 
         def make_code(truck: str, secret: bytes) -> str:
             if documents.root_digest is None:
@@ -79,6 +81,8 @@ def running_gateway(database: Path, folder: Path, limits: ApiLimits | None = Non
             accept_document=documents.accept,
             telemetry=Telemetry(fleet),
             freshness_key=lambda: FRESHNESS.public,
+            trust=lambda: TrustState(keys, documents.warnings(), documents.unsigned),
+            is_revoked=documents.is_revoked,
         )
         server = await start_api(make_app(fleet, blobs, services, limits=limits), "127.0.0.1", 0, limits=limits)
         stack.push_async_callback(server.close)

@@ -10,6 +10,7 @@ from protocol.documents import (
     Addressee,
     Config,
     Delegation,
+    ExchangeKey,
     Manifest,
     ManifestFile,
     OperatorRole,
@@ -59,6 +60,15 @@ def test_every_change_of_a_root_is_told() -> None:
     ):
         assert told in text
     assert "Only validity" in lines(replace(ROOT, version=2), ROOT)
+
+
+def test_a_root_that_changes_edhoc_keys_says_what_trucks_do_then() -> None:
+    first = replace(ROOT, version=2, exchange=(ExchangeKey(1, A),))
+    assert "came with a truck's enrolment code is not believed any more" in lines(first, ROOT)
+    text = lines(replace(first, version=3, exchange=(ExchangeKey(2, B),)), first)
+    assert f"EDHOC key 2 of the gateway is believed: {B.hex()}" in text
+    assert "EDHOC key 1 is not believed any more" in text
+    assert "Every truck makes new sessions" in text
 
 
 def test_a_later_root_without_the_one_before_is_never_called_the_first() -> None:

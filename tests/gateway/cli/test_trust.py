@@ -8,9 +8,10 @@ import pytest
 
 from gateway.api.auth import Role
 from gateway.cli.trustfiles import read_signed
-from protocol.documents import Delegation, Root
+from protocol.documents import Delegation, ExchangeKey, Root
 from protocol.trust import TrustedSet
 from tests.gateway.cli.conftest import Digitruck
+from tests.gateway.fleets import add_truck
 from tests.gateway.running import FRESHNESS, TOKENS, RunningGateway
 
 GATEWAY = ("--gateway", FRESHNESS.public.hex())
@@ -172,6 +173,107 @@ def test_gateway_and_operator_keys_are_rotated(trusted: RunningGateway, digitruc
         "no publisher's key"
         in digitruck("trust", "rotate", "publisher", "--old", "asha", "--new", "asha-2", *keys, ok=False).err
     )
+
+
+def test_the_root_role_moves_to_other_keys_with_another_size_and_threshold(
+    trusted: RunningGateway, digitruck: Digitruck, home: Path
+) -> None:
+    """Old keys sign once more, new ones agree, then only the new ones count; each step is explained and refusable."""
+    for name in ("n1", "n2", "n3", "n4", "n5"):
+        digitruck("key", "new", name, "--role", "root")
+    olds = [part for name in ("r1", "r2", "r3") for part in ("--old", name)]
+    news = [part for name in ("n1", "n2", "n3", "n4", "n5") for part in ("--new", name)]
+    change = ("trust", "rotate", "root", *olds, *news, "--threshold", "3", "--key", "r1")
+    refused = digitruck(*change, ok=False)
+    assert (refused.code, "r3 (" in refused.out, "3 signatures are needed (was 2)" in refused.out) == (1, True, True)
+    assert not trust_file(home, "root-2.cose").exists()
+    made = digitruck(*change, "--yes", "--json")
+    assert [each["signed"] for each in made.json] == [{"root 1": "1/2", "root 2": "0/3"}]
+    assert "digitruck trust renew" in made.err
+    for name in ("r2", "n1", "n2"):
+        digitruck("trust", "sign", "root-2.cose", "--key", name, "--yes")
+    assert "not complete" in digitruck("trust", "push", ok=False).err
+    assert digitruck("trust", "sign", "root-2.cose", "--key", "n3", "--yes", "--json").json[0]["complete"]
+    # The role table is the old root's: neither is pushed before the new keys have signed it.
+    assert "delegation-1.cose is not complete" in digitruck("trust", "push", ok=False).err
+    digitruck("trust", "renew", "--key", "n3", "--key", "n4", "--yes")
+    assert "may not sign" in digitruck("trust", "sign", "delegation-2.cose", "--key", "r1", "--yes", ok=False).err
+    digitruck("trust", "sign", "delegation-2.cose", "--key", "n5", "--yes")
+    assert len(digitruck("trust", "push", "--json").json) == 3
+    believed = TrustedSet(read_signed(trust_file(home, "root-1.cose")).signed)
+    root = believed.update_root(read_signed(trust_file(home, "root-2.cose")).signed)
+    assert (root.root.threshold, len(root.root.keys)) == (3, 5)
+    assert believed.accept_delegation(read_signed(trust_file(home, "delegation-2.cose")).signed, 0).operators
+    status = digitruck("trust", "status", "--json").json
+    assert (status["gateway"]["root"]["version"], status["warnings"]) == (2, [])
+
+
+def test_an_exchange_key_is_named_by_its_number(trusted: RunningGateway, digitruck: Digitruck, home: Path) -> None:
+    keys = ("--key", "r1", "--key", "r2", "--yes")
+    made = digitruck("trust", "rotate", "exchange", "--new", f"1:{'ab' * 32}", *keys)
+    assert f"EDHOC key 1 of the gateway is believed: {'ab' * 32}" in made.out
+    root = read_signed(trust_file(home, "root-2.cose")).document
+    assert isinstance(root, Root)
+    assert root.exchange == (ExchangeKey(1, b"\xab" * 32),)
+    digitruck("trust", "push")
+    assert "not N:HEX" in digitruck("trust", "rotate", "exchange", "--new", "ab" * 32, *keys, ok=False).err
+
+
+def test_a_second_freshness_key_is_added_before_the_first_goes(
+    trusted: RunningGateway, digitruck: Digitruck, home: Path
+) -> None:
+    keys = ("--key", "r1", "--key", "r2", "--yes")
+    digitruck("trust", "rotate", "gateway", "--new", "ab" * 32, *keys)
+    root = read_signed(trust_file(home, "root-2.cose")).document
+    assert isinstance(root, Root)
+    assert root.gateway.keys == (FRESHNESS.public, b"\xab" * 32)
+
+
+def test_what_is_there_already_is_renewed_before_it_expires(
+    trusted: RunningGateway, digitruck: Digitruck, home: Path
+) -> None:
+    before = read_signed(trust_file(home, "delegation-1.cose")).document
+    made = digitruck("trust", "renew", "--valid", "900d", "--key", "r1", "--key", "r2", "--yes")
+    assert "Who may sign what stays as it is" in made.out
+    after = read_signed(trust_file(home, "delegation-2.cose")).document
+    assert isinstance(before, Delegation)
+    assert isinstance(after, Delegation)
+    assert (after.operators, after.publishers) == (before.operators, before.publishers)
+    assert after.expires_s > before.expires_s
+    digitruck("trust", "renew", "root", "--key", "r1", "--key", "r3", "--yes")
+    assert [each["complete"] for each in digitruck("trust", "show", "--json").json] == [True] * 4
+    digitruck("trust", "push")
+
+
+def test_what_only_a_removed_key_signed_is_signed_again_by_another(
+    trusted: RunningGateway, digitruck: Digitruck, home: Path
+) -> None:
+    async def enrol() -> None:
+        await add_truck(trusted.fleet)
+
+    trusted.run(enrol())
+    digitruck("config", "set", "ke-arrow", "batch_age_s=600", "--key", "asha", "--yes")
+    digitruck("key", "new", "asha-2", "--role", "operator")
+    digitruck("trust", "rotate", "operator", "--old", "asha", "--new", "asha-2", "--key", "r1", "--key", "r2", "--yes")
+    assert "trust resign" in digitruck("trust", "push").err
+    assert "wait for new signatures" in digitruck("trust", "status").out
+    assert digitruck("trust", "resign", "--key", "asha-2", ok=False).code == 1
+    shown = digitruck("trust", "resign", "--key", "asha-2", "--yes")
+    assert "batch_age_s = 600" in shown.out
+    assert "version 2: the gateway has it" in shown.out
+    assert "nothing to sign again" in digitruck("trust", "resign", "--key", "asha-2", "--yes").err
+    refused = digitruck("config", "set", "ke-arrow", "batch_age_s=700", "--key", "asha", "--yes", ok=False)
+    assert "signature" in refused.err
+
+
+def test_status_says_which_side_lacks_what(trusted: RunningGateway, digitruck: Digitruck, home: Path) -> None:
+    keys = ("--key", "r1", "--key", "r2", "--yes")
+    digitruck("trust", "revoke", "--truck", "ke-arrow", *keys)
+    assert "delegation 2 is here and not at the gateway: digitruck trust push" in digitruck("trust", "status").out
+    digitruck("trust", "push")
+    assert "!" not in digitruck("trust", "status").out
+    trust_file(home, "delegation-2.cose").unlink()
+    assert "delegation 2 of the gateway is not here: digitruck trust fetch" in digitruck("trust", "status").out
 
 
 def test_another_operators_machine_fetches_what_follows_from_the_named_root(

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from gateway.cli.output import CommandError
-from gateway.cli.truststeps import parse_role, remove_keys, replace_key, replaced
+from gateway.cli.truststeps import change_keys, parse_role, remove_keys, replaced
 from gateway.keystore import Keystore, PublicLine
 from protocol.documents import Delegation, OperatorRole, PublisherRole, RoleKeys
 from protocol.numbers import DocumentKind
 
-A, B, C = (bytes([number]) * 32 for number in range(1, 4))
+A, B, C, D = (bytes([number]) * 32 for number in range(1, 5))
 
 
 @pytest.fixture
@@ -53,11 +53,15 @@ def test_roles_that_could_never_sign_are_refused(store: Keystore, text: str) -> 
         parse_role(text, store)
 
 
-def test_a_key_takes_anothers_place_where_it_stood() -> None:
-    assert replace_key(RoleKeys(2, (A, B)), A, C) == RoleKeys(2, (C, B))
-    assert replace_key(RoleKeys(1, (B,)), A, C) == RoleKeys(1, (B,))
-    with pytest.raises(CommandError, match="too few"):
-        replace_key(RoleKeys(2, (A, B)), A, B)
+def test_keys_go_and_come_and_the_threshold_follows_what_is_asked() -> None:
+    assert change_keys(RoleKeys(2, (A, B)), {A}, [C], None) == RoleKeys(2, (B, C))
+    assert change_keys(RoleKeys(1, (A,)), set(), [B, C], 2) == RoleKeys(2, (A, B, C))
+    assert change_keys(RoleKeys(2, (A, B)), {A}, [], 1) == RoleKeys(1, (B,))
+    assert change_keys(RoleKeys(2, (A, B)), {A, B}, [C, D, C], None) == RoleKeys(2, (C, D))
+    with pytest.raises(CommandError, match="never come together"):
+        change_keys(RoleKeys(2, (A, B)), {A}, [B], None)
+    with pytest.raises(CommandError, match="not one of that role"):
+        change_keys(RoleKeys(1, (A,)), {B}, [C], None)
 
 
 def test_a_removed_key_leaves_every_role_and_empty_roles_go() -> None:
