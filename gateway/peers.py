@@ -207,13 +207,9 @@ class Peers:
             context.reserved_below = below
 
     async def _store(self, secrets: Secrets, truck: str, link: str) -> None:
-        kid = secrets.recipient_id
-        taken = await self._fleet.context(kid)
-        if taken is not None and (taken.truck, taken.link) != (truck, link):
-            raise PeerError(f"the kid {kid.hex()} is in use")
         await self._fleet.put_context(
             ContextRecord(
-                kid=kid,
+                kid=secrets.recipient_id,
                 peer_id=secrets.sender_id,
                 truck=truck,
                 link=link,
@@ -223,7 +219,6 @@ class Peers:
                 created_ms=self._now_ms(),
             )
         )
-        await self._fleet.delete_contexts(truck, keep_kids=(kid,), link=link)
 
     async def _load(self, kid: bytes) -> Peer | None:
         stored = await self._fleet.context(kid)

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import asdict
 
-from sqlalchemy import Select, delete, insert, select, update
+from sqlalchemy import Connection, Select, and_, delete, insert, select, update
 
 from store.fleet.database import FleetPart
-from store.fleet.errors import StaleContextError
+from store.fleet.errors import KidTakenError, StaleContextError
 from store.fleet.records import ContextRecord
 from store.fleet.tables import contexts
 
@@ -22,10 +22,9 @@ class Contexts(FleetPart):
     """Security contexts by key id."""
 
     async def put_context(self, record: ContextRecord) -> None:
-        """Keep a new context, in the place of one of the same key id."""
+        """Keep a new context in the place of all others of its link; raise `KidTakenError` of a key id in use."""
         async with self._database.write() as transaction:
-            await transaction.execute(delete(contexts).where(contexts.c.kid == record.kid))
-            await transaction.execute(insert(contexts).values(asdict(record)))
+            await transaction.run(_put, record)
 
     async def context(self, kid: bytes) -> ContextRecord | None:
         """Return the context of a key id."""
@@ -67,3 +66,11 @@ class Contexts(FleetPart):
         async with self._database.read() as connection:
             found = await connection.execute(query.order_by(contexts.c.created_ms, contexts.c.kid))
             return [ContextRecord(**row) for row in found.mappings()]
+
+
+def _put(connection: Connection, record: ContextRecord) -> None:
+    is_of_link = and_(contexts.c.truck == record.truck, contexts.c.link == record.link)
+    connection.execute(delete(contexts).where(is_of_link))
+    if connection.execute(select(contexts.c.kid).where(contexts.c.kid == record.kid)).first() is not None:
+        raise KidTakenError(record.kid)
+    connection.execute(insert(contexts).values(asdict(record)))

@@ -45,6 +45,13 @@ class StaleContextError(LocalError):
     """An OSCORE context is gone or someone else reserved its sequence numbers: run EDHOC again."""
 
 
+class KidTakenError(PeerError):
+    """A key id belongs to another truck or link: begin another handshake."""
+
+    def __init__(self, kid: bytes) -> None:
+        super().__init__(f"the kid {kid.hex()} is in use")
+
+
 class RolledUpError(LocalError):
     """A batch was rolled up by someone else meanwhile: nothing was added."""
 

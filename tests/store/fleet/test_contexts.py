@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from store.fleet.errors import StaleContextError
+from store.fleet.errors import KidTakenError, StaleContextError
 from store.fleet.fleet import FleetStore
 from store.fleet.records import ContextRecord
 
@@ -29,10 +29,18 @@ async def test_a_context_is_found_by_its_key_id(fleet: FleetStore) -> None:
 async def test_a_truck_has_a_context_for_each_link_and_old_ones_go(fleet: FleetStore) -> None:
     for n, link in enumerate(("sat", "lte", "sat")):
         await fleet.put_context(context(bytes([n]), link=link, created_ms=n))
-    assert [each.kid for each in await fleet.contexts_of("ke-arrow")] == [b"\0", b"\1", b"\2"]
-    assert await fleet.delete_contexts("ke-arrow", keep_kids=[b"\2"], link="sat") == 1
     assert [each.kid for each in await fleet.all_contexts()] == [b"\1", b"\2"]
+    assert await fleet.delete_contexts("ke-arrow", keep_kids=[b"\1"], link="lte") == 0
     assert await fleet.delete_contexts("ke-arrow") == 2
+
+
+async def test_a_key_id_of_another_link_is_not_taken_and_nothing_is_lost(fleet: FleetStore) -> None:
+    kept = context(b"a"), context(b"b", link="lte", created_ms=2)
+    for each in kept:
+        await fleet.put_context(each)
+    with pytest.raises(KidTakenError, match="in use"):
+        await fleet.put_context(context(b"a", link="lte"))
+    assert await fleet.all_contexts() == list(kept)
 
 
 async def test_a_block_of_sequence_numbers_is_reserved_by_one_only(fleet: FleetStore, other: FleetStore) -> None:
