@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import faulthandler
 import importlib
 import json
 import os
@@ -154,6 +155,7 @@ def _serve(channel: socket.socket, modules: Sequence[str], *, quiet: bool) -> No
 
 def _live(message: bytes, file: int, *, quiet: bool) -> None:
     """Run what the message names, then end without any clean-up of the interpreter."""
+    faulthandler.disable()
     if quiet:
         # What a daemon says while its disk dies under it would bury what the harness says.
         nowhere = os.open(os.devnull, os.O_WRONLY)
