@@ -96,23 +96,24 @@ class PushCollector(Collector[PushSettings]):
 
     @asynccontextmanager
     async def _serving(self, latest: Latest, token: bytes | None) -> AsyncGenerator[None, None]:
-        busy = asyncio.Semaphore(CONNECTIONS_MAX)
-
         async def take(request: web.BaseRequest) -> web.Response:
             if request.method not in ("POST", "PUT"):
                 return web.Response(status=405, text="POST a JSON object\n", headers={"Allow": "POST"})
             shown = request.headers.get("Authorization", "").removeprefix("Bearer ").encode("utf-8", "replace")
             if token is not None and not hmac.compare_digest(shown, token):
                 return web.Response(status=401, text="the token is missing or wrong\n")
-            if busy.locked():
-                return web.Response(status=503, text="too much at once\n", headers={"Retry-After": "1"})
-            async with busy:
-                return await self._take(request, latest)
+            return await self._take(request, latest)
+
+        def admit() -> asyncio.BaseProtocol:
+            # Whoever keeps connections open without a word loses the oldest, and keeps nobody else out.
+            if len(server.connections) >= CONNECTIONS_MAX:
+                server.connections[0].force_close()
+            return server()
 
         server = web.Server(take, access_log=None, keepalive_timeout=_READ_S_MAX, lingering_time=0, max_line_size=4096)
         host, port = self.settings.address
         try:
-            listening = await asyncio.get_running_loop().create_server(server, host, port, backlog=CONNECTIONS_MAX)
+            listening = await asyncio.get_running_loop().create_server(admit, host, port, backlog=CONNECTIONS_MAX)
         except OSError as error:
             raise SourceError(f"cannot listen on {self.settings.listen}: {error.strerror or error}") from error
         try:

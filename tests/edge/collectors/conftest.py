@@ -77,6 +77,12 @@ def stepped_clock() -> SteppedClock:
 
 
 @pytest.fixture
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do not wait for channels that may never come: the first row comes almost at once."""
+    monkeypatch.setattr("edge.collectors.latest.FIRST_ROW_WAIT_S", 0.02)
+
+
+@pytest.fixture
 def wire_frame() -> Callable[..., bytes]:
     """Return a maker of VE.Direct frames with a right checksum: frame(("V", "12530"), ...)."""
 

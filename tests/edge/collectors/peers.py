@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +65,10 @@ class Peer:
         return self
 
     def stop(self) -> None:
-        """End it at once."""
+        """End it at once, and whatever it started."""
         if self._process is not None:
-            self._process.kill()
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
             self._process = None
 
@@ -92,10 +94,17 @@ async def take(source: Collector[Any], count: int = 1) -> list[Row]:
     return rows
 
 
-async def sample(source: Collector[Any]) -> dict[str, str]:
-    """Return the first row as a person reads it, by channel."""
-    (row,) = await take(source)
-    return {spec.name: format_value(value, spec) for spec, value in zip(source.channels, row.values, strict=True)}
+async def sample(source: Collector[Any], like: dict[str, str] | None = None) -> dict[str, str]:
+    """Return the first row as a person reads it, by channel; with `like` the first that is so, else the last."""
+    found: dict[str, str] = {}
+    with suppress(TimeoutError):
+        async with asyncio.timeout(PATIENCE_S), aclosing(source.rows(RealClock(time.monotonic))) as stream:
+            async for row in stream:
+                values = zip(source.channels, row.values, strict=True)
+                found = {spec.name: format_value(value, spec) for spec, value in values}
+                if like in (None, found):
+                    break
+    return found
 
 
 async def failure(source: Collector[Any]) -> str:

@@ -64,6 +64,7 @@ async def test_topics_become_channels(broker: Broker):
     assert await sample(collector(broker.port)) == {"iot.tank": "412", "iot.room_t": "24.6", "iot.door": "1"}
 
 
+@pytest.mark.usefixtures("eager")
 async def test_a_source_that_lies_floods_and_vanishes_is_survived(broker: Broker, monkeypatch):
     async with watched(collector(broker.port, period_s=0.02), monkeypatch) as watch:
         for payload in (
@@ -89,6 +90,7 @@ async def test_a_source_that_lies_floods_and_vanishes_is_survived(broker: Broker
         await watch.until(lambda: watch.rows[-1] == (7, None, None))
 
 
+@pytest.mark.usefixtures("eager")
 async def test_a_password_is_asked_for_and_given(tmp_path: Path):
     passwords, secret = tmp_path / "passwords", tmp_path / "secret"
     secret.write_text("opensesame\n")
@@ -106,6 +108,7 @@ async def test_a_password_is_asked_for_and_given(tmp_path: Path):
         broker.peer.stop()
 
 
+@pytest.mark.usefixtures("eager")
 async def test_an_encrypted_broker_is_checked_against_its_authority(tmp_path: Path):
     openssl = program("openssl", "openssl")
     certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
