@@ -15,6 +15,7 @@ from gateway.config import ConfigError, GatewayConfig, load_config
 from gateway.daemon import Gateway, database_url, folder_lock, initialise, load_keys, places_of_keys
 from gateway.key_cli import key
 from gateway.service_cli import seal_keys, unit
+from gateway.token_cli import token
 from protocol.errors import DigitruckError
 from store.fleet.fleet import FleetStore, migrate
 from store.logs import set_up_logs
@@ -215,7 +216,7 @@ def demo(trucks: int, seconds: float | None, http: int | None, coap: int | None,
     raise SystemExit(asyncio.run(run_demo(options, Console())))
 
 
-for command in (backup, restore, backup_key, unit, seal_keys, key):
+for command in (backup, restore, backup_key, unit, seal_keys, key, token):
     main.add_command(command)
 
 

@@ -130,7 +130,8 @@ def restore(
     Everything is decrypted and checked before anything is changed. The replaced database and keys are kept beside the
     restored ones. What the replaced database knows to be revoked stays revoked, and trucks that joined since and newer
     signed configuration are kept, if it can be read. Codes that were not used are void. Trucks key anew by themselves;
-    what they sent after the backup was made they may have deleted: `digitruck coverage TRUCK` names the gaps.
+    what they sent after the backup was made they may have deleted: `digitruck coverage TRUCK` names the gaps. Where no
+    database was there to be replaced, access tokens are void, and `digitruck trust push` has to confirm who is trusted.
 
     With PostgreSQL: first pg_restore, then this.
 
@@ -278,7 +279,9 @@ def _tell_restored(file: Path, restored: Restored, *, as_json: bool) -> None:
     else:
         click.echo(
             "there was no readable database to replace: what was revoked, signed or joined since the backup is not "
-            "here. Revoke again what was revoked, push newer documents again; trucks that joined since join anew",
+            "here. So every access token is void: digitruck-gateway token new NAME --role admin. Then who has the "
+            "newest trust documents: digitruck trust push; until then nobody enrols and nothing new is rolled out. "
+            "Revoke again what was revoked by `digitruck revoke` only; trucks that joined since join anew",
             err=True,
         )
     if restored.codes_void:

@@ -221,6 +221,7 @@ class Gateway:
         root = self.documents.root_digest
         if root is None:
             raise PeerError("this gateway has no root yet: run `digitruck trust init` and `digitruck trust push` first")
+        self.documents.check_confirmed()
         number, key = self._keys.exchange_for(self.documents.root)
         return JoinCode(truck, self._config.coap.public, secret, key.public, root, number).text()
 

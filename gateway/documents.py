@@ -8,6 +8,7 @@ and role tables are also taken from trucks: after a restore they know newer ones
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ from protocol.documents import Config, Delegation, Desired, Document, Manifest, 
 from protocol.errors import PeerError, RollbackError, UntrustedError
 from protocol.numbers import DocumentKind
 from protocol.trust import HighestKey, Trusted, TrustedSet, version_name
+from store.fleet.audit import note
 from store.fleet.errors import DocumentConflictError
 from store.fleet.fleet import FleetStore
 from store.fleet.records import BundleRecord, Change, DocumentRecord, TruckRecord
@@ -28,6 +30,11 @@ log = structlog.get_logger("gateway.documents")
 _LOOK_AGAIN_S = 86_400.0
 _CLAIMS_MAX = 16
 _SOON_S = 60 * 86_400
+_RESTORED, _CONFIRMED = "gateway.restored", "trust.confirmed"
+_UNCONFIRMED = (
+    "this gateway was restored and does not know what was revoked since the backup: nobody enrols and nothing new is "
+    "rolled out until who has the newest trust documents runs digitruck trust push"
+)
 KeyFor = Callable[[Root | None], cose.SigningKey]
 
 
@@ -60,6 +67,7 @@ class Documents:
         self._accepting = asyncio.Lock()
         self._root_digest: bytes | None = None
         self._claims: dict[tuple[str, DocumentKind], Claim] = {}
+        self._restored_ms: int | None = None
 
     @property
     def root_digest(self) -> bytes | None:
@@ -85,6 +93,8 @@ class Documents:
         self._claims = {key: each for key, each in self._claims.items() if each.version > newest.get(each.kind, 0)}
         found += [each.text() for each in self._claims.values()]
         root, table = self._trust.root, self._trust.delegation
+        if self._restored_ms is not None:
+            found.append(_UNCONFIRMED)
         if self._key_for(root).public not in root.gateway.keys:
             found.append("the root does not name this gateway's freshness key: digitruck trust rotate gateway")
         if table is None:
@@ -94,6 +104,11 @@ class Documents:
             if each is not None and each.expires_s < soon_s:
                 found.append(f"{each.kind.name.lower()} {each.version} expires soon or has: digitruck trust renew")
         return found
+
+    def check_confirmed(self) -> None:
+        """Raise `UntrustedError` after a restore that left unknown what was revoked, until somebody pushed trust."""
+        if self._restored_ms is not None and self._trust is not None:
+            raise UntrustedError(_UNCONFIRMED)
 
     def is_revoked(self, truck: str) -> bool:
         """Return whether the role table revokes a truck of this name: no code lets it in, whoever made it."""
@@ -123,6 +138,9 @@ class Documents:
                     trust.accept_delegation(delegation.signed, self._now_ms() // 1000)
                 except PeerError as error:
                     log.error("delegation.unusable", reason=str(error))
+        last = await self._fleet.newest_audit(_RESTORED, _CONFIRMED)
+        is_open = last is not None and last.action == _RESTORED and json.loads(last.detail_json).get("unconfirmed")
+        self._restored_ms = last.at_ms if last is not None and is_open else None
         self._trust = trust
         self._desired.follow(trust, self._key_for(self.root))
         await self._revoke()
@@ -152,7 +170,12 @@ class Documents:
         The same bytes again give the same record: a publisher's script may repeat itself.
         """
         async with self._accepting:
-            return await self._accept(signed, actor)
+            record = await self._accept(signed, actor)
+            if record.kind is DocumentKind.DELEGATION and self._restored_ms is not None and "/" not in actor:
+                # A person who holds the newest has spoken: what this gateway knows of revocations counts again.
+                await self._fleet.audit(note(actor, _CONFIRMED, "", self._now_ms(), {"version": record.version}))
+                self._restored_ms = None
+            return record
 
     async def accept_from_truck(self, signed: bytes, truck: str) -> None:
         """Verify and keep a root or role table that a truck has and this gateway lost; raise `PeerError`."""
@@ -197,6 +220,8 @@ class Documents:
                 raise UntrustedError("this gateway has no root yet: run `digitruck trust push` first")
             TrustedSet(signed)
             return
+        if not isinstance(document, Root | Delegation):
+            self.check_confirmed()
         highest: dict[HighestKey, Trusted] = {}
         if not isinstance(document, Root):
             same = await self._fleet.newest_document(document.kind, version_name(document))

@@ -179,6 +179,7 @@ class Handlers:
         if root is None:
             # Before the code is used up: it is good for one enrolment.
             raise PeerError("this gateway has no root yet")
+        self._documents.check_confirmed()
         if self._documents.is_revoked(ask.truck):
             raise PeerError(f"{ask.truck} is revoked by the role table: an operator undoes that before it joins again")
         if request.peer.truck is None:

@@ -157,7 +157,7 @@ async def _settle(url: str, contents: Contents, carried: Carried | None, now_ms:
         detail |= {"replaced_entries": carried.audit_rows, "replaced_head": carried.audit_head.hex()}
     fleet = await FleetStore.open(url)
     try:
-        return await fleet.settle_restored(detail, now_ms)
+        return await fleet.settle_restored(detail, now_ms, void_tokens=carried is None)
     finally:
         await fleet.close()
 

@@ -23,6 +23,7 @@ from gateway.cli.output import examples, printable
 from gateway.cli.rollouts import quote, rollout
 from gateway.cli.samples import samples
 from gateway.cli.session import login
+from gateway.cli.tokens import token
 from gateway.cli.trucks import enrol, revoke, truck, trucks
 from gateway.cli.trust import trust
 from gateway.cli.verify import verify
@@ -48,6 +49,7 @@ _COMMANDS: tuple[click.Command, ...] = (
     rollout,
     quote,
     watch,
+    token,
     audit,
 )
 

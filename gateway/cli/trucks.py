@@ -32,6 +32,9 @@ def trucks(group: str | None, as_json: bool) -> None:
     """List the fleet's trucks: when each was heard, over which link, whether it has what it should have."""
     with gateway() as client:
         found = client.trucks(group=group)
+        warnings = client.trust().warnings
+    for warning in warnings:
+        note(f"! {warning}")
     if as_json:
         print_json(found)
         return
@@ -131,3 +134,4 @@ def revoke(truck: str, yes: bool) -> None:
     with gateway() as client:
         found = client.revoke(truck)
     say(f"{found.truck} is revoked since {instant(found.revoked_ms)}. To take it back: digitruck enrol {found.truck}")
+    note(f"So that it stays out wherever an older backup is restored: digitruck trust revoke --truck {found.truck}")

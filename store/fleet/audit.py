@@ -62,6 +62,13 @@ class Audit(FleetPart):
         async with self._database.read() as connection:
             return [_record(row) for row in await connection.execute(query)]
 
+    async def newest_audit(self, *actions: str) -> AuditRecord | None:
+        """Return the newest entry of any of these actions."""
+        query = select(audit_log).where(audit_log.c.action.in_(actions)).order_by(audit_log.c.id.desc()).limit(1)
+        async with self._database.read() as connection:
+            row = (await connection.execute(query)).first()
+        return None if row is None else _record(row)
+
     async def verify_audit(self) -> AuditCheck:
         """Walk the whole chain and say where it breaks, if it does."""
         rows, head = 0, BEFORE_FIRST

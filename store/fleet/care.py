@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Row, delete, func, select, text
+from sqlalchemy import Row, delete, func, select, text, update
 
 from store.fleet import audit, changes_table
 from store.fleet.database import FleetPart
@@ -37,6 +37,7 @@ from store.fleet.tables import (
     parcels,
     quarantined,
     schemas,
+    tokens,
     trucks,
 )
 
@@ -107,17 +108,23 @@ class Care(FleetPart):
             raise DatabaseUnsupportedError("back PostgreSQL up with pg_dump, without the data of the table contexts")
         await asyncio.to_thread(_copy, source, path)
 
-    async def settle_restored(self, detail: Mapping[str, str | int | None], now_ms: int) -> int:
+    async def settle_restored(
+        self, detail: Mapping[str, str | int | None], now_ms: int, *, void_tokens: bool = False
+    ) -> int:
         """Make a restored database safe to serve from, and say so in the audit log; return how many codes are void.
 
         Sessions end, since their sequence numbers may have been used since (RFC 8613, appendix B.1). One-time codes
         that nobody had used are void: somebody may have used them since. Desired states are signed anew when the
-        gateway starts, with versions above those that trucks have seen.
+        gateway starts, with versions above those that trucks have seen. `void_tokens`: of the database that is replaced
+        nothing is known, so any token may have been revoked since.
         """
         async with self._database.write() as transaction:
             await transaction.execute(delete(contexts))
             await transaction.execute(delete(desired_states))
             voided = await transaction.execute(delete(enrolments).where(enrolments.c.redeemed_ms.is_(None)))
+            if void_tokens:
+                await transaction.execute(update(tokens).where(tokens.c.revoked_ms.is_(None)).values(revoked_ms=now_ms))
+            detail = {**detail, "unconfirmed": int(void_tokens)}
             entry = audit.note(audit.GATEWAY_ACTOR, "gateway.restored", "", now_ms, detail)
             await audit.append(self._database, transaction, entry)
             return voided.rowcount

@@ -348,3 +348,45 @@ async def test_what_expires_soon_is_a_warning(documents: Documents, clock: Clock
     assert documents.warnings() == []
     clock.pass_s(320 * 86_400)
     assert [each.partition(" expires")[0] for each in documents.warnings()] == ["root 1", "delegation 1"]
+
+
+async def restored(fleet: FleetStore, clock: Clock, *, void_tokens: bool = True) -> Documents:
+    """A gateway that starts on a backup, of what it replaced nothing being known."""
+    await fleet.settle_restored({"made_ms": 5}, clock.now_ms(), void_tokens=void_tokens)
+    again = Documents(fleet, lambda _: BY.gateway, now_ms=clock.now_ms)
+    await again.load()
+    return again
+
+
+async def test_after_a_restore_nothing_new_is_taken_before_a_person_pushed_trust(
+    documents: Documents, fleet: FleetStore, clock: Clock
+) -> None:
+    await fleet.put_token(b"t" * 32, "asha", "admin", 1)
+    again = await restored(fleet, clock)
+    (warning,) = again.warnings()
+    assert "trust push" in warning
+    token = await fleet.token(b"t" * 32)
+    assert token is not None
+    assert token.revoked_ms is not None
+    with pytest.raises(UntrustedError, match="trust push"):
+        await again.accept(BY.config(), "ada")
+    with pytest.raises(UntrustedError, match="trust push"):
+        again.check_confirmed()
+    await again.accept_from_truck(BY.delegation(2), "ke-arrow")
+    with pytest.raises(UntrustedError):  # a truck may tell what it knows, but not that this is all
+        again.check_confirmed()
+    await again.accept(BY.delegation(2), "ada")  # the same bytes: it is a person's word that counts
+    again.check_confirmed()
+    await again.accept(BY.config(), "ada")
+    assert again.warnings() == []
+    later = Documents(fleet, lambda _: BY.gateway, now_ms=clock.now_ms)
+    await later.load()
+    later.check_confirmed()
+
+
+async def test_a_restore_that_carried_revocations_over_needs_no_word(
+    documents: Documents, fleet: FleetStore, clock: Clock
+) -> None:
+    again = await restored(fleet, clock, void_tokens=False)
+    again.check_confirmed()
+    await again.accept(BY.config(), "ada")

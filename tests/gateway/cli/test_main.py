@@ -31,7 +31,7 @@ def walk(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple
 COMMANDS = list(walk(command))
 LISTINGS = {
     "trucks", "truck", "events", "coverage", "ledger", "samples", "watch", "quote", "budget show", "key show",
-    "trust show", "trust status", "trust init", "trust sign", "trust fetch", "trust push", "trust delegate",
+    "token new", "token list", "token revoke", "trust show", "trust status", "trust init", "trust sign", "trust fetch", "trust push", "trust delegate",
     "trust revoke", "trust rotate", "trust renew", "trust resign", "config show", "config diff", "config history", "bundle diff",
     "bundle list", "bundle show", "rollout list",
     "rollout show", "enrol", "audit log", "audit verify", "verify",
