@@ -330,6 +330,15 @@ class TruckConfig(Struct, frozen=True):
     reason: str
 
 
+class NewToken(Struct, frozen=True):
+    """A token's text, seen this once."""
+
+    name: str
+    role: str
+    token: str
+    expires_ms: int | None
+
+
 class AuditEntry(Struct, frozen=True):
     """One entry of the audit log; `hash` covers `previous` and the rest (`store.fleet.auditchain`)."""
 

@@ -28,6 +28,7 @@ from gateway.answers import (
     Event,
     EventPage,
     LedgerPage,
+    NewToken,
     Receipt,
     ReceiptPage,
     Samples,
@@ -165,7 +166,12 @@ class Client(ApiCalls):
         """Return every truck's budgets this month."""
         return await self.list_all("/v1/budgets", BudgetPage, {}, limit)
 
-    # The audit log.
+    # Tokens and the audit log.
+
+    async def create_token(self, name: str, *, role: str) -> NewToken:
+        """Make a token of a role; its text is in this answer alone."""
+        body = msgspec.json.encode({"name": name, "role": role})
+        return decode(await self.call("POST", "/v1/tokens", body=body, content_type=JSON), NewToken)
 
     async def audit(self, *, after: int | None = None, limit: int = PAGE_ITEMS) -> AuditPage:
         """Return a page of the audit log, newest first, of the entries before the id `after`."""
@@ -331,6 +337,7 @@ class SyncClient:
     ledger = _sync(Client.ledger)
     budget = _sync(Client.budget)
     budgets = _sync(Client.budgets)
+    create_token = _sync(Client.create_token)
     audit = _sync(Client.audit)
     audit_check = _sync(Client.audit_check)
     put_document = _sync(Client.put_document)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
@@ -32,6 +33,7 @@ from gateway.api import (
 from gateway.api.bodies import defer_continue
 from gateway.api.context import API, Api
 from gateway.api.dispatch import endpoint, guard
+from gateway.api.fleetmetrics import FleetMetrics
 from gateway.api.limits import ApiLimits
 from gateway.api.metrics import ApiMetrics
 from gateway.api.openapi import build_openapi
@@ -77,6 +79,7 @@ def make_app(
         services=services,
         limits=limits,
         metrics=ApiMetrics(services.registry),
+        fleet_metrics=FleetMetrics(fleet, now_ms=services.now_ms, monotonic=time.monotonic),
         by_address=TokenBuckets(rate=limits.address_rate, burst=limits.address_burst, keys_max=limits.buckets_max),
         by_token=TokenBuckets(rate=limits.token_rate, burst=limits.token_burst, keys_max=limits.buckets_max),
         streams=asyncio.Semaphore(limits.streams_max),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from gateway.api.fleetmetrics import FleetMetrics
 from gateway.api.limits import ApiLimits
 from gateway.api.metrics import ApiMetrics
 from gateway.api.ratelimit import TokenBuckets
@@ -24,6 +25,7 @@ class Api:
     services: Services
     limits: ApiLimits
     metrics: ApiMetrics
+    fleet_metrics: FleetMetrics
     by_address: TokenBuckets
     by_token: TokenBuckets
     streams: asyncio.Semaphore  # how many event streams may be open

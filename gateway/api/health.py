@@ -46,11 +46,11 @@ async def get_ready(call: Call) -> Health:
 
 @operation("GET", "/metrics", tag="health", needs=VIEWER, media=(_METRICS,))
 async def get_metrics(call: Call) -> web.Response:
-    """Count for Prometheus.
+    """Count for Prometheus: the API itself, and the fleet with the newest value of every channel.
 
-    A scraper signs in like everybody else: `authorization: {credentials: …}` in its configuration.
+    A scraper signs in like everybody else: `digitruck metrics setup` writes its configuration.
     """
-    text = generate_latest(call.api.metrics.registry)
+    text = generate_latest(call.api.metrics.registry) + await call.api.fleet_metrics.text()
     return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 

@@ -12,6 +12,9 @@ PAGE_ITEMS = 100
 SAMPLE_ROWS_MAX = 50_000
 SAMPLE_ROWS = 10_000
 CHANNELS_CHARS_MAX = 2_048
+# Every series that a scrape brings costs a Prometheus some kilobytes of memory.
+METRIC_TRUCKS_MAX = 10_000
+METRIC_CHANNELS_MAX = 20_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

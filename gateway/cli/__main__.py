@@ -19,11 +19,11 @@ from gateway.cli.configs import config
 from gateway.cli.evidence import coverage, events
 from gateway.cli.keys import key
 from gateway.cli.ledger import budget, ledger
+from gateway.cli.metrics import metrics
 from gateway.cli.output import examples, printable
 from gateway.cli.rollouts import quote, rollout
 from gateway.cli.samples import samples
 from gateway.cli.session import login
-from gateway.cli.tokens import token
 from gateway.cli.trucks import enrol, revoke, truck, trucks
 from gateway.cli.trust import trust
 from gateway.cli.verify import verify
@@ -49,7 +49,7 @@ _COMMANDS: tuple[click.Command, ...] = (
     rollout,
     quote,
     watch,
-    token,
+    metrics,
     audit,
 )
 

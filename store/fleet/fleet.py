@@ -16,6 +16,7 @@ from store.fleet.contexts import Contexts
 from store.fleet.database import Database
 from store.fleet.documents import Documents
 from store.fleet.enrolments import Enrolments
+from store.fleet.figures import Figures
 from store.fleet.ingest import Ingest
 from store.fleet.ledger import Ledger
 from store.fleet.migration import check_version, migrate
@@ -40,6 +41,7 @@ class FleetStore(
     Schemas,
     Telemetry,
     Rollups,
+    Figures,
     Documents,
     Bundles,
     Ledger,

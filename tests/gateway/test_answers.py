@@ -36,6 +36,7 @@ READ: dict[str, type[msgspec.Struct]] = {
     "GET /v1/documents": answers.DocumentPage,
     "GET /v1/trust": answers.Trust,
     "GET /v1/trucks/{truck}/config": answers.TruckConfig,
+    "POST /v1/tokens": answers.NewToken,
     "GET /v1/audit": answers.AuditPage,
     "GET /v1/audit/check": answers.AuditCheck,
     "GET /v1/bundles": contentanswers.BundlePage,
