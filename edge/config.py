@@ -125,4 +125,7 @@ period_s = 60
 # name = "solar"
 # port = "/dev/ttyUSB0"
 # period_s = 60
+# schema = "solar.schema"       # what `digitruck-edge schema suggest --out` wrote, in the data folder
+# on_change = {{ load_on = "normal" }}                  # each change of it is an event, at this precedence
+# limits = [{{ channel = "battery_v", below = 24.0, clear = 25.0, precedence = "flash" }}]  # crossing it is an event
 """

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
 
 from edge.config import EdgeConfig, LinkSettings
+from edge.triggers import Limit, signed_limits
 from protocol.documents import Config, LinkConfig
 from protocol.errors import DigitruckError
 from protocol.messages import Receipt
@@ -29,11 +30,15 @@ _MILLI = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Effective:
-    """What holds now: the file, with what the signed configuration changes. `links` has a budget for every link."""
+    """What holds now: the file, with what the signed configuration changes. `links` has a budget for every link.
+
+    `limits` are those that a signed configuration sets (see `edge.triggers.signed_limits`).
+    """
 
     batch_age_s: float
     collectors: tuple[Mapping[str, Any], ...]
     links: tuple[LinkConfig, ...]
+    limits: Mapping[str, tuple[Limit, ...]] = field(default_factory=dict)
 
 
 def effective(file: EdgeConfig, signed: Config | None) -> Effective:
@@ -49,7 +54,8 @@ def effective(file: EdgeConfig, signed: Config | None) -> Effective:
     budgets = {each.name: each for each in signed.links} if signed is not None else {}
     links = tuple(_budget(link, budgets.get(link.name)) for link in file.link)
     age_s = signed.batch_age_s if signed is not None and signed.batch_age_s is not None else file.batch_age_s
-    return Effective(float(age_s), tuple(collectors), links)
+    limits = signed_limits(signed.extra) if signed is not None else {}
+    return Effective(float(age_s), tuple(collectors), links, limits)
 
 
 def _budget(link: LinkSettings, signed: LinkConfig | None) -> LinkConfig:

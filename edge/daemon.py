@@ -34,9 +34,10 @@ from edge.installer import Installer
 from edge.link import Link
 from edge.notify import notify, watchdog_pause_s
 from edge.recorder import Recorder
-from edge.series import series_schema
+from edge.series import series_schema, split_tables
 from edge.situation import Situation
 from edge.spending import Spending
+from edge.triggers import Triggers, merged
 from edge.uplink import Contact, Uplink
 from protocol.budget import Cap, period_of
 from protocol.documents import Config, parse_document
@@ -268,10 +269,8 @@ class Edge:
 
     async def _apply(self, settings: Effective) -> None:
         """Make a configuration effective: the batches' age, the budgets, and the collectors started anew."""
-        learnt_files = {
-            str(each.get("name")): self._data / str(each["schema"]) for each in settings.collectors if "schema" in each
-        }
-        plans = plan_collectors([{k: v for k, v in each.items() if k != "schema"} for each in settings.collectors])
+        tables, series = split_tables(settings.collectors)
+        plans = plan_collectors(tables)
         self.recorder.batch_age_s = settings.batch_age_s
         self.ledger.set_caps({each.name: Cap.of(each) for each in settings.links})
         for link in self.links:
@@ -281,12 +280,14 @@ class Edge:
         built = build_collectors(plans)
         for problem in built.problems:
             log.warning("collector.unusable", collector=problem.name, reason=problem.error)
+        triggers = Triggers(self.recorder)
         for collector in built.collectors:
-            learnt = learnt_files.get(collector.name)
-            await self.recorder.open_series(collector.name, await asyncio.to_thread(series_schema, collector, learnt))
-        self.supervisor = Supervisor(
-            built.collectors, on_row=self.recorder.on_row, clock=RealClock(self.clock.monotonic)
-        )
+            mine = series[collector.name]
+            learnt = None if mine.schema is None else self._data / mine.schema
+            schema = await asyncio.to_thread(series_schema, collector, learnt)
+            await self.recorder.open_series(collector.name, schema)
+            await triggers.watch(collector.name, schema.channels, merged(mine, collector.name, settings.limits))
+        self.supervisor = Supervisor(built.collectors, on_row=triggers.on_row, clock=RealClock(self.clock.monotonic))
         self._supervising = asyncio.create_task(self.supervisor.run(), name="collectors")
 
     async def _remember_confirmed(self, digest: bytes) -> None:

@@ -31,6 +31,7 @@ from store.database import Database
 from store.documents import Documents, Treatment
 from store.errors import CommitUnknownError
 from store.parcels import ParcelQueue
+from store.settings import Settings
 from store.writer import Writer
 
 log = structlog.get_logger("edge.recorder")
@@ -69,6 +70,7 @@ class Recorder:
         self._ladder = Ladder(self._outbox, database)
         self._climbed_at = -math.inf
         self._documents = Documents(database)
+        self._settings = Settings(database)
         self._local: dict[str, Channel] = {}
         self._local_lock = asyncio.Lock()
         self._limit = LogLimit()
@@ -124,16 +126,30 @@ class Recorder:
         precedence: Precedence,
         values: tuple[tuple[str, int | bool | str], ...] = (),
         time_s: float | None = None,
+        *,
+        mark: tuple[str, bytes] | None = None,
     ) -> int:
-        """Take one event; return the sequence of its parcel, durable by then."""
+        """Take one event; return the sequence of its parcel, durable by then, and `mark` (see `remember`) with it."""
         at_s, boot = self._clock.stamp() if time_s is None else (time_s, None)
         payload = Event(name, int(at_s * 1000), dict(values), boot).encode()
         token = os.urandom(16)
-        parcel = await self._outbox.durably(
-            lambda: self._outbox.add(ParcelKind.EVENT, precedence, payload, token=token)
-        )
+
+        def store() -> Parcel:
+            if mark is not None:
+                self._settings.put(*mark)
+            return self._outbox.add(ParcelKind.EVENT, precedence, payload, token=token)
+
+        parcel = await self._outbox.durably(store)
         await self._on_parcel()
         return parcel.sequence
+
+    async def remember(self, name: str, value: bytes) -> None:
+        """Keep what somebody who tells of rows needs to know after a restart."""
+        await self._outbox.durably(partial(self._settings.put, name, value))
+
+    async def remembered(self, name: str) -> bytes | None:
+        """Return what was kept under a name."""
+        return await self._writer.run(partial(self._settings.get, name))
 
     async def receipt(self, receipt: Receipt) -> None:
         """Queue a receipt, unless it says what the last one of its document said."""
