@@ -335,6 +335,7 @@ class Edge:
             told = await self._tell_expired(told)
             await asyncio.sleep(_HOUSEKEEPING_S)
             await self.writer.run(lambda: self.queue.prune(self.clock.at_least_s()))
+            await self.uplink.reload()
             if self.clock.wall_s() is not None:
                 self.clock.raise_floor()
                 await self.writer.run(self._save_clock)

@@ -21,7 +21,7 @@ from protocol.errors import QueueFullError
 from protocol.forwarding import Settled, Waiting
 from protocol.messages import Ack, Parcel, unseal
 from protocol.numbers import PARCEL_ATTEMPTS_MAX, PARCEL_BYTES_MAX, PARCEL_WINDOW, ParcelKind, Precedence, Refusal
-from store import eviction, incidents
+from store import again, eviction, incidents
 from store.database import Database, Sql, start_epoch
 
 Seal = Callable[[Parcel], bytes]
@@ -264,6 +264,7 @@ class ParcelQueue:
                 return Applied(0, quarantined)
             clashed = self._find_clash(ack, epoch, now_s)
             delivered = self._deliver([(1, ack.cumulative), *ack.ranges], epoch, now_s)
+            again.give_again(self._database, ack, epoch, now_s)
         return Applied(delivered, quarantined, clashed)
 
     def settle(self, settled: Settled, epoch: int, now_s: int, *, sent: Iterable[int] = ()) -> None:
@@ -362,9 +363,10 @@ class ParcelQueue:
     def prune(self, now_s: int, *, kept_s: int = DELIVERED_KEPT_S, kept_max: int = DELIVERED_KEPT_MAX) -> int:
         """Delete what was delivered, or evicted and named, over `kept_s` ago, and all of it but the newest `kept_max`.
 
-        Quarantined parcels stay. Return how many rows went.
+        Quarantined parcels stay, or are tried again. Return how many rows went.
         """
         with self._database.atomic():
+            again.try_again(self._database, now_s)
             params = {"before": now_s - kept_s, "delivered": ParcelState.DELIVERED, "evicted": ParcelState.EVICTED}
             closed = "state IN (:delivered, :evicted)"
             gone = self._database.delete("parcels", f"{closed} AND closed_s < :before", params)

@@ -1,0 +1,83 @@
+"""What was settled goes up once more when the gateway has lost it, or when it was put aside without a refusal."""
+
+from __future__ import annotations
+
+import pytest
+
+from protocol.messages import Ack
+from protocol.numbers import PARCEL_ATTEMPTS_MAX, RANGES_IN_ACK_MAX, ParcelKind, Precedence, Refusal
+from store.again import OVERTAKEN_S, TRIED_AGAIN_S
+from store.parcels import ParcelQueue
+
+NOW = 1_000_000
+
+
+@pytest.fixture
+def queue(database) -> ParcelQueue:
+    return ParcelQueue(database, "ke-arrow")
+
+
+@pytest.fixture
+def add(queue, seal):
+    return lambda: queue.add(ParcelKind.BATCH, Precedence.NORMAL, b"payload", seal, NOW)
+
+
+def sequences(queue: ParcelQueue) -> list[int]:
+    return [each.sequence for each in queue.load_window(1_000)]
+
+
+def deliver(queue: ParcelQueue, add, count: int) -> None:
+    for _ in range(count):
+        add()
+    queue.mark_delivered(Ack(cumulative=count), queue.epoch, NOW)
+
+
+def test_what_a_restored_gateway_lacks_goes_up_again(queue, add) -> None:
+    deliver(queue, add, 6)
+    add()
+    later = NOW + OVERTAKEN_S
+    queue.mark_delivered(Ack(cumulative=2, ranges=((4, 4), (7, 7))), queue.epoch, later)
+    assert sequences(queue) == [3, 5, 6]
+    queue.mark_delivered(Ack(cumulative=7), queue.epoch, later)
+    assert sequences(queue) == []
+
+
+def test_an_overtaken_acknowledgement_brings_nothing_back(queue, add) -> None:
+    deliver(queue, add, 3)
+    queue.mark_delivered(Ack(cumulative=1, ranges=((3, 3),)), queue.epoch, NOW + OVERTAKEN_S - 1)
+    assert sequences(queue) == []
+
+
+def test_a_full_list_of_ranges_tells_of_no_gap(queue, add) -> None:
+    deliver(queue, add, 3 * RANGES_IN_ACK_MAX)
+    ranges = tuple((number, number) for number in range(2, 2 + 2 * RANGES_IN_ACK_MAX, 2))
+    queue.mark_delivered(Ack(cumulative=0, ranges=ranges), queue.epoch, NOW + OVERTAKEN_S)
+    assert sequences(queue) == []
+
+
+def test_an_acknowledgement_of_another_epoch_brings_nothing_back(queue, add) -> None:
+    deliver(queue, add, 3)
+    queue.mark_delivered(Ack(cumulative=0, ranges=((3, 3),)), queue.epoch + 1, NOW + OVERTAKEN_S)
+    queue.mark_delivered(Ack(cumulative=0, epoch_unknown=True), queue.epoch, NOW + OVERTAKEN_S)
+    assert sequences(queue) == []
+
+
+def test_an_innocent_parcel_is_tried_again_a_day_later_and_once(queue, add) -> None:
+    add()
+    for _ in range(PARCEL_ATTEMPTS_MAX):
+        assert queue.mark_sent(queue.epoch, [1], NOW) == (1,)  # and each time the power goes
+    assert queue.mark_sent(queue.epoch, [1], NOW) == ()
+    queue.prune(NOW + TRIED_AGAIN_S - 1)
+    assert sequences(queue) == []
+    queue.prune(NOW + TRIED_AGAIN_S)
+    assert sequences(queue) == [1]
+    assert queue.mark_sent(queue.epoch, [1], NOW + TRIED_AGAIN_S) == (1,)
+    assert queue.mark_sent(queue.epoch, [1], NOW + TRIED_AGAIN_S) == ()
+
+
+def test_what_was_refused_for_good_is_not_tried_again(queue, add) -> None:
+    add()
+    ack = Ack(cumulative=0, refused=((1, Refusal.MALFORMED),))
+    queue.mark_delivered(ack, queue.epoch, NOW)
+    queue.prune(NOW + 2 * TRIED_AGAIN_S)
+    assert sequences(queue) == []
