@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 from typing import Any
 
 from edge.collectors.base import SourceError
 
 
-def import_extra(module: str, extra: str) -> Any:
-    """Return a module; raise `SourceError` naming the extra to install if it is absent or does not load."""
+async def import_extra(module: str, extra: str) -> Any:
+    """Return a module; raise `SourceError` naming the extra to install if it is absent or does not load.
+
+    In a thread: on a small computer an import takes seconds, and the satellite link does not wait for a router.
+    """
     try:
-        return importlib.import_module(module)
+        return await asyncio.to_thread(importlib.import_module, module)
     except ImportError as error:
         raise SourceError(f"needs the extra: pip install 'digitruck[{extra}]' ({error})") from error

@@ -90,8 +90,8 @@ class ModemCollector(Collector[ModemSettings]):
 
     async def rows(self, clock: Clock) -> AsyncGenerator[Row, None]:
         """Yield a row each period; `SourceError` when ModemManager or the modem is gone."""
-        dbus = import_extra("dbus_fast", "modem")
-        aio = import_extra("dbus_fast.aio", "modem")
+        dbus = await import_extra("dbus_fast", "modem")
+        aio = await import_extra("dbus_fast.aio", "modem")
         bus = await self._open(dbus, aio)
         try:
             measuring: str | None = None

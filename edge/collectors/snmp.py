@@ -105,7 +105,8 @@ class SnmpCollector(Collector[SnmpSettings]):
 
     async def rows(self, clock: Clock) -> AsyncGenerator[Row, None]:
         """Yield a row each period; `SourceError` when the agent is gone, refuses or lacks an interface."""
-        agent = _Agent(self.settings, import_extra("pysnmp.hlapi.v3arch.asyncio", "snmp"))
+        library = await import_extra("pysnmp.hlapi.v3arch.asyncio", "snmp")
+        agent = await asyncio.to_thread(_Agent, self.settings, library)  # it reads the MIBs it needs
         try:
             octets = await self._octet_oids(agent)
             counters = [Counter(1 / 1024) for _ in octets]

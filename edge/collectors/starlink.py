@@ -93,7 +93,7 @@ class StarlinkCollector(Collector[StarlinkSettings]):
 
     async def rows(self, clock: Clock) -> AsyncGenerator[Row, None]:
         """Yield a row each period; `SourceError` when the terminal does not answer or answers something else."""
-        starlink = await self._blocking.call(lambda: import_extra("starlink_grpc", "starlink"))
+        starlink = await import_extra("starlink_grpc", "starlink")
         terminal = starlink.ChannelContext(self.settings.address)
         try:
             async for _ in each_period(clock, self.period_s):

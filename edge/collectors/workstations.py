@@ -66,7 +66,7 @@ class WorkstationsCollector(Collector[WorkstationsSettings]):
 
     async def rows(self, clock: Clock) -> AsyncGenerator[Row, None]:
         """Yield a row each period; `SourceError` where this process may not ping at all."""
-        icmplib = import_extra("icmplib", "workstations")
+        icmplib = await import_extra("icmplib", "workstations")
         async for _ in each_period(clock, self.period_s):
             on = await self._on(icmplib, clock)
             bits = [int(address in on) for address in self._addresses]
