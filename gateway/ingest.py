@@ -285,6 +285,13 @@ class Ingest:
 
 def _batch_part(batch: Batch, digest: bytes, schema: Schema) -> BatchPart:
     tick_ms = 1000 // schema.ticks_per_s
+    if schema.codec is Codec.SUMMARY:
+        pieces = [piece for _, each in decode_summary(schema, batch.body).batches for piece in each]
+        first, last = min(piece.first for piece in pieces), max(piece.last for piece in pieces)
+        _check_time(first * tick_ms)
+        # The rows are those of the batches that it stands for.
+        return BatchPart(batch.schema, digest, batch.boot, first * tick_ms, last * tick_ms, 0)
+    first, rows = peek(schema, batch.body)
     # Until the rows are decoded, they are taken to have come one a period.
     last = first + (rows - 1) * schema.period_ticks
     _check_time(first * tick_ms)
@@ -293,13 +300,6 @@ def _batch_part(batch: Batch, digest: bytes, schema: Schema) -> BatchPart:
 
 def _ranges_to_tell(state: EpochState, sequences: Sequence[int]) -> tuple[tuple[int, int], ...]:
     """Return the ranges that an acknowledgement has room for: first those that hold what it answers."""
-    if schema.codec is Codec.SUMMARY:
-        pieces = [piece for _, each in decode_summary(schema, batch.body).batches for piece in each]
-        first, last = min(piece.first for piece in pieces), max(piece.last for piece in pieces)
-        _check_time(first * tick_ms)
-        # The rows are those of the batches that it stands for.
-        return BatchPart(batch.schema, digest, batch.boot, first * tick_ms, last * tick_ms, 0)
-    first, rows = peek(schema, batch.body)
     if len(state.ranges) <= RANGES_IN_ACK_MAX:
         return state.ranges
     mine = [each for each in state.ranges if any(each[0] <= sequence <= each[1] for sequence in sequences)]
