@@ -16,14 +16,13 @@ from functools import partial
 
 import structlog
 from aiocoap.numbers import codes
-from msgspec.structs import replace
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_never, wait_random_exponential
 
 from edge.clock import Clock
 from edge.link import Answered, Link
 from edge.link_errors import LinkDownError, SessionLostError
 from protocol.errors import BudgetExceededError, DigitruckError, PeerError, QueueFullError
-from protocol.forwarding import Forwarder, Transmit
+from protocol.forwarding import Forwarder, Settled, Transmit
 from protocol.messages import Ack, Upload, unseal
 from protocol.numbers import PARCEL_WINDOW, PATH_UPLOAD, Precedence
 from protocol.scheduler import LinkView, may_carry
@@ -83,7 +82,7 @@ class Uplink:
         self._on_time = on_time
         self._reseal = reseal
         self.backoff_max_s = backoff_max_s
-        self._forwarder = Forwarder(queue.epoch)
+        self._forwarder = Forwarder(queue.epoch, known=queue.known(queue.epoch))
         self._wakes = {link.name: asyncio.Event() for link in links}
         self._hello_wanted = True
         self._hellos = 0
@@ -113,7 +112,7 @@ class Uplink:
             if waiting and waiting[0].epoch != self._forwarder.epoch:
                 if self._forwarder.in_flight:
                     return  # the acknowledgement of what flies leads here again
-                self._forwarder = Forwarder(waiting[0].epoch)
+                self._forwarder = Forwarder(waiting[0].epoch, known=self._queue.known(waiting[0].epoch))
             self._forwarder.offer([each.waiting() for each in waiting])
         self.wake()
 
@@ -294,7 +293,7 @@ class Uplink:
             allowed = await self._writer.run(
                 lambda: self._queue.mark_sent(epoch, transmit.sequences, self._clock.at_least_s())
             )
-            upload = _without(transmit, allowed)
+            upload = transmit.only(allowed)
             if len(allowed) < len(transmit.sequences):
                 forwarder.withdraw(set(transmit.sequences) - set(allowed))
             if not upload.parcels:
@@ -307,15 +306,14 @@ class Uplink:
             ack = Ack.decode(answered.payload)
             self._losses[link.name] = 0
             settled = forwarder.handle_ack(link.name, transmit.number, ack, self._clock.monotonic())
-            now_s = self._clock.at_least_s()
-            await self._writer.run(lambda: self._queue.settle(settled, epoch, now_s, sent=transmit.sequences))
+            await self._writer.run(lambda: self._settle(forwarder, settled, transmit.sequences))
         except (DigitruckError, asyncio.CancelledError) as failure:
             await self._failed(link, forwarder, transmit, failure)
             if isinstance(failure, asyncio.CancelledError):
                 raise
             return
         try:
-            await self._acknowledged(link, ack, answered.rtt_s, epoch, asked_at)
+            await self._acknowledged(link, ack, answered.rtt_s, forwarder, asked_at)
         except DigitruckError as failure:
             # The parcels are settled; what could not be done with the rest of the answer comes with the next one.
             log.warning("ack.unfinished", link=link.name, reason=str(failure))
@@ -371,9 +369,15 @@ class Uplink:
             # The contact goes on: it is what makes room in the queue.
             log.warning("ack.unfinished", link=link.name, reason=str(failure))
 
-    async def _acknowledged(self, link: Link, ack: Ack, rtt_s: float, epoch: int, asked_at: float) -> None:
-        if ack.cumulative or ack.ranges:
-            now_s = self._clock.at_least_s()
+    def _settle(self, forwarder: Forwarder, settled: Settled, sent: tuple[int, ...]) -> None:
+        now_s = self._clock.at_least_s()
+        self._queue.settle(settled, forwarder.epoch, now_s, sent=sent)
+        if forwarder.forked:
+            self._queue.fork(settled, forwarder.epoch, self._reseal, now_s)
+
+    async def _acknowledged(self, link: Link, ack: Ack, rtt_s: float, forwarder: Forwarder, asked_at: float) -> None:
+        if (ack.cumulative or ack.ranges) and not forwarder.is_exact:
+            epoch, now_s = forwarder.epoch, self._clock.at_least_s()
             applied = await self._writer.run(lambda: self._queue.mark_delivered(ack, epoch, now_s))
             if applied.clashed:
                 await self._writer.run(lambda: self._queue.renumber(applied.clashed, epoch, self._reseal))
@@ -384,14 +388,6 @@ class Uplink:
         if ack.time_s is not None:
             await self._on_time(ack.time_s, rtt_s)
         await self._on_contact(Contact(link.name, ack, asked_at))
-
-
-def _without(transmit: Transmit, allowed: Sequence[int]) -> Upload:
-    """Return the upload with only the parcels that may still be sent."""
-    if len(allowed) == len(transmit.sequences):
-        return transmit.upload
-    pairs = zip(transmit.sequences, transmit.upload.parcels, strict=True)
-    return replace(transmit.upload, parcels=tuple(sealed for sequence, sealed in pairs if sequence in set(allowed)))
 
 
 def _tell(link: str, state: RetryCallState) -> None:

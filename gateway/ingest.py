@@ -43,6 +43,7 @@ from store.fleet.evidence import (
     EpochState,
     EventPart,
     IngestItem,
+    IngestStatus,
     Part,
     ReceiptPart,
     SchemaPart,
@@ -59,6 +60,7 @@ _SCHEMAS_ASKED_MAX = 16
 # Bounds of what the database counts in 64 bits: far beyond any clock, and sums of a few of them still fit.
 _TIME_MS_MAX = 1 << 60
 _BOOT_MAX = (1 << 63) - 1
+_TAKEN = "its number stands for another parcel: this truck's disk was put back from an image, or it has a clone"
 # Errors that bytes can bring about, unlike those of a database or a disk, which pass.
 _UNFORESEEN = (ArithmeticError, AssertionError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
@@ -120,7 +122,11 @@ class Ingest:
             if isinstance(item.part, BatchPart) and item.part.schema_digest is None:
                 asked.add(item.part.schema_number)
             items.append(item)
-        state = await self._commit(items) if items else await self._fleet.epoch_state(truck.name, epoch)
+        state, taken = await self._commit(items) if items else (await self._fleet.epoch_state(truck.name, epoch), ())
+        for item in taken:
+            items.remove(item)
+            refused.append((item.sequence, Refusal.TAKEN))
+            await self._quarantine(truck, epoch, item.sequence, item.sealed, _TAKEN)
         if state is None:
             # Nothing of this epoch is here. A truck that named it learns what was wrong; one that did not names it now.
             unknown = epoch is None
@@ -134,8 +140,10 @@ class Ingest:
         )
         return ack, tuple(kinds)
 
-    async def _commit(self, items: Sequence[IngestItem]) -> EpochState | None:
-        return (await self._commits.commit(items))[-1].state
+    async def _commit(self, items: Sequence[IngestItem]) -> tuple[EpochState | None, tuple[IngestItem, ...]]:
+        """Return the epoch's state, and the items whose numbers other parcels have."""
+        results = await self._commits.commit(items)
+        return results[-1].state, tuple(each.item for each in results if each.status is IngestStatus.TAKEN)
 
     async def _check(
         self,

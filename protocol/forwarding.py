@@ -9,9 +9,11 @@ sending something twice harmless.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 from enum import Enum, auto
+
+from msgspec.structs import replace
 
 from protocol.messages import Ack, Upload
 from protocol.numbers import (
@@ -77,6 +79,11 @@ class Transmit:
     sequences: tuple[int, ...]
     precedence: Precedence
 
+    def only(self, allowed: Container[int]) -> Upload:
+        """Return the upload with only the parcels of these sequences."""
+        pairs = zip(self.sequences, self.upload.parcels, strict=True)
+        return replace(self.upload, parcels=tuple(sealed for sequence, sealed in pairs if sequence in allowed))
+
 
 @dataclass(frozen=True, slots=True)
 class Settled:
@@ -85,6 +92,7 @@ class Settled:
     delivered: tuple[int, ...] = ()
     refused: tuple[tuple[int, Refusal], ...] = ()
     quarantined: tuple[tuple[int, Refusal], ...] = ()
+    taken: tuple[int, ...] = ()  # to be sent under another number, of another epoch
 
 
 @dataclass(slots=True)
@@ -97,8 +105,17 @@ class _Entry:
 class Forwarder:
     """Forwards the parcels of one epoch over one or several links."""
 
-    def __init__(self, epoch: int, *, window: int = PARCEL_WINDOW) -> None:
+    def __init__(self, epoch: int, *, window: int = PARCEL_WINDOW, known: int | None = None) -> None:
+        """`known` is the last sequence that may have been sent before; None: there is nothing to doubt.
+
+        State that was put back may give numbers again that the gateway holds for other parcels. So the first upload
+        goes alone; if its acknowledgement tells of numbers that were never sent from here, or that one is taken, each
+        acknowledgement counts for its own upload's parcels only.
+        """
         self.epoch = epoch
+        self.forked = False
+        self._in_doubt = known is not None
+        self._sent_max = known or 0
         self._window = window
         self._entries: dict[int, _Entry] = {}
         self._ready: list[tuple[Precedence, int]] = []
@@ -147,6 +164,8 @@ class Forwarder:
     def peek(self, link: str) -> Precedence | None:
         """Return the precedence of the parcel that would go next over this link, or None when none may go now."""
         self._drop_settled()
+        if self._in_doubt and self._uploads:
+            return None
         if not self._ready or len(self.flight(link)) >= self._window:
             return None
         precedence, sequence = self._ready[0]
@@ -188,6 +207,7 @@ class Forwarder:
             epoch=None if self._epoch_known else self.epoch,
             ask_time=ask_time,
         )
+        self._sent_max = max(self._sent_max, sequences[-1])
         number = self.flight(link).send(size, now)
         self._uploads[(link, number)] = (sequences, upload.epoch is not None)
         return Transmit(number, upload, sequences, first)
@@ -198,13 +218,20 @@ class Forwarder:
         mine, named = self._uploads.pop((link, number), ((), False))
         self._epoch_known = not ack.epoch_unknown
         refusals = dict(ack.refused)
-        refused, quarantined = [], []
+        self._judge(ack, mine)
+        refused, quarantined, taken = [], [], []
         for sequence in mine:
             entry = self._entries.get(sequence)
             covered = ack.covers(sequence) and not ack.epoch_unknown
+            reason = refusals.get(sequence)
+            if entry is not None and entry.state is State.IN_FLIGHT and reason is Refusal.TAKEN:
+                # Its number is covered, but for another parcel.
+                self._move(entry, Happening.GIVEN_UP)
+                del self._entries[sequence]
+                taken.append(sequence)
+                continue
             if entry is None or entry.state is not State.IN_FLIGHT or covered:
                 continue
-            reason = refusals.get(sequence)
             if reason is None and ((ack.epoch_unknown and not named) or not ack.tells_of(sequence)):
                 # The gateway could not tell its epoch, or the answer had no place for it: it goes again uncounted.
                 self._requeue(entry, Happening.LOST)
@@ -220,10 +247,30 @@ class Forwarder:
             else:
                 self._requeue(entry, Happening.REFUSED)
                 refused.append((sequence, reason))
-        delivered = [] if ack.epoch_unknown else [sequence for sequence in self._entries if ack.covers(sequence)]
+        mine_only = self.forked or self._in_doubt
+        delivered = [
+            sequence
+            for sequence in ([] if ack.epoch_unknown else self._entries)
+            if ack.covers(sequence) and (sequence in mine or not mine_only)
+        ]
         for sequence in delivered:
             self._move(self._entries.pop(sequence), Happening.ACKNOWLEDGED)
-        return Settled(tuple(sorted(delivered)), tuple(refused), tuple(quarantined))
+        return Settled(tuple(sorted(delivered)), tuple(refused), tuple(quarantined), tuple(taken))
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether an acknowledgement says nothing of parcels that were not in its upload."""
+        return self.forked or self._in_doubt
+
+    def _judge(self, ack: Ack, mine: tuple[int, ...]) -> None:
+        """Find out from an acknowledgement whether somebody else has given numbers of this epoch."""
+        if not mine or ack.epoch_unknown:
+            return
+        if any(reason is Refusal.TAKEN for _, reason in ack.refused):
+            self.forked = True
+        elif self._in_doubt:
+            self.forked = max([ack.cumulative, *(last for _, last in ack.ranges)]) > self._sent_max
+        self._in_doubt = False
 
     def handle_loss(self, link: str, number: int) -> None:
         """Note that an upload will not be answered (its link went down, its socket failed)."""

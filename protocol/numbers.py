@@ -141,3 +141,4 @@ class Refusal(IntEnum):
     BAD_SIGNATURE = 2
     UNKNOWN_EPOCH = 3
     TOO_LARGE = 4
+    TAKEN = 5  # its number stands for another parcel: the truck's state was put back or cloned

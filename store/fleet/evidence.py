@@ -108,6 +108,7 @@ class IngestStatus(IntEnum):
     BEYOND_GAPS = 4  # not stored: one gap more than an epoch may have; the truck sends it again once gaps are filled
     UNKNOWN_TRUCK = 5  # not stored
     REVOKED_TRUCK = 6  # not stored
+    TAKEN = 7  # not stored: another parcel has its number, so the truck's state was put back or cloned
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from itertools import count
 from sqlalchemy import Connection, bindparam, select, update
 from sqlalchemy.exc import DBAPIError
 
+from protocol.numbers import SIGNATURE_BYTES
 from store.fleet.database import FleetPart, Transaction, may_start_over
 from store.fleet.evidence import (
     BatchPart,
@@ -132,7 +133,28 @@ def _decide(
         if status is IngestStatus.STORED and isinstance(item.part, TombstonePart):
             epochs.bury(item.truck, item.part)
         statuses.append(status)
-    return statuses
+    return _tell_taken(connection, items, statuses)
+
+
+def _tell_taken(
+    connection: Connection, items: Sequence[IngestItem], statuses: list[IngestStatus]
+) -> list[IngestStatus]:
+    """Tell those that come again from others under their numbers; a signature made anew makes no other parcel."""
+    again = [item for item, status in zip(items, statuses, strict=True) if status is IngestStatus.DUPLICATE]
+    if not again:
+        return statuses
+    query = select(parcels.c.truck, parcels.c.epoch, parcels.c.sequence, parcels.c.sealed).where(
+        parcels.c.truck.in_({item.truck for item in again}),
+        parcels.c.epoch.in_({item.epoch for item in again}),
+        parcels.c.sequence.in_({item.sequence for item in again}),
+    )
+    held = {(row.truck, row.epoch, row.sequence): row.sealed[:-SIGNATURE_BYTES] for row in connection.execute(query)}
+    told = []
+    for item, status in zip(items, statuses, strict=True):
+        core = item.sealed[:-SIGNATURE_BYTES]
+        is_other = held.get((item.truck, item.epoch, item.sequence), core) != core
+        told.append(IngestStatus.TAKEN if status is IngestStatus.DUPLICATE and is_other else status)
+    return told
 
 
 def _late_after_tombstone(

@@ -415,3 +415,58 @@ Forwarding.TestCase.settings = settings(
     max_examples=80, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 TestForwarding = Forwarding.TestCase
+
+
+def doubting(*sequences: int, known: int) -> Forwarder:
+    """A machine that was given these parcels by state that may have been put back; `known` was numbered before."""
+    forwarder = Forwarder(EPOCH, known=known)
+    forwarder.offer([waiting(each, size=1_000) for each in sequences])
+    return forwarder
+
+
+def test_in_doubt_the_first_upload_goes_alone_on_all_links() -> None:
+    forwarder = doubting(6, 7, 8, known=5)
+    first = send(forwarder)
+    assert forwarder.poll_transmit("sat", 0.0) is None
+    assert forwarder.poll_transmit("lte", 0.0) is None
+    forwarder.handle_loss("sat", first.number)
+    again = send(forwarder, link="lte")
+    assert forwarder.handle_ack("lte", again.number, Ack(cumulative=6), 1.0).delivered == (6,)
+    assert not forwarder.forked
+    assert not forwarder.is_exact
+    send(forwarder, 1.0), send(forwarder, 1.0, link="lte")
+
+
+@pytest.mark.parametrize(
+    "ack",
+    [Ack(cumulative=500), Ack(cumulative=6, ranges=((8, 8),)), Ack(cumulative=8, refused=((6, Refusal.TAKEN),))],
+    ids=["many", "a gap", "taken"],
+)
+def test_numbers_that_were_never_sent_from_here_are_not_believed_to_be_ours(ack: Ack) -> None:
+    forwarder = doubting(6, 7, 8, 9, known=5)
+    first = send(forwarder)
+    settled = forwarder.handle_ack("sat", first.number, ack, 1.0)
+    assert forwarder.forked
+    is_taken = bool(ack.refused)
+    assert (settled.delivered, settled.taken) == (((), (6,)) if is_taken else ((6,), ()))
+    assert all(forwarder.holds(each) for each in (7, 8, 9))
+    second, third = send(forwarder, 1.0), send(forwarder, 1.0)
+    assert forwarder.handle_ack("sat", third.number, Ack(cumulative=500), 2.0).delivered == third.sequences
+    taken = Ack(cumulative=500, refused=tuple((each, Refusal.TAKEN) for each in second.sequences))
+    assert forwarder.handle_ack("sat", second.number, taken, 2.0) == Settled(taken=second.sequences)
+
+
+def test_a_number_that_a_living_clone_took_meanwhile_is_told_apart() -> None:
+    forwarder = offered(waiting(1), waiting(2))
+    transmit = send(forwarder)
+    ack = Ack(cumulative=9, refused=((2, Refusal.TAKEN),))
+    assert forwarder.handle_ack("sat", transmit.number, ack, 1.0) == Settled(delivered=(1,), taken=(2,))
+    assert forwarder.forked
+
+
+def test_an_answer_that_knows_no_epoch_settles_no_doubt() -> None:
+    forwarder = doubting(6, 7, known=5)
+    first = send(forwarder)
+    forwarder.handle_ack("sat", first.number, Ack(cumulative=0, epoch_unknown=True), 1.0)
+    assert forwarder.is_exact
+    assert not forwarder.forked

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import sqlite3
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -257,3 +258,17 @@ async def test_what_ingest_returned_is_in_the_file(fleet: FleetStore, item: Make
     await fleet.ingest([item(1, EventPart("e", 1))])
     with sqlite3.connect(tmp_path / "fleet.db") as reader:
         assert reader.execute("SELECT count(*) FROM parcels").fetchone() == (1,)
+
+
+async def test_another_parcel_under_a_number_is_told_from_the_same_one_again(fleet: FleetStore, item: Make) -> None:
+    """A truck whose disk was put back gives numbers again; the same parcel, signed anew, is no other one."""
+    core = bytes(60)
+    stored = replace(item(2, EventPart("e", 1)), sealed=core + b"1" * 64)
+    assert statuses(await fleet.ingest([stored])) == [S.STORED]
+    again, other = replace(stored, sealed=core + b"2" * 64), replace(stored, sealed=b"x" + stored.sealed[1:])
+    results = await fleet.ingest([again, other, stored])
+    assert statuses(results) == [S.DUPLICATE, S.TAKEN, S.DUPLICATE]
+    assert not results[1].committed
+    parcel = await fleet.parcel(ParcelKey(stored.truck, stored.epoch, stored.sequence))
+    assert parcel is not None
+    assert parcel.sealed == stored.sealed
