@@ -1,7 +1,7 @@
 """The bars that hostile input has to keep under: no uncaught exception, no hang, bounded memory, quiet logs.
 
-A target is run for a number of inputs or for a time. Each input has a deadline; a fault is kept with its input, so that
-it can be replayed and become a test.
+A target is run for a number of inputs or for a time. Each input has a deadline, of processor time so that a busy
+machine changes nothing; a fault is kept with its input, so that it can be replayed and become a test.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from protocol.errors import PeerError
 from tests.fuzz.mutation import mutate
 
 DEADLINE_S = 2.0
+# An input that waits for something, instead of working, is given up after so many deadlines of real time.
+_PATIENCE = 30
 MEMORY_BYTES_MAX = 64 << 20
 LOG_BYTES_MAX = 1_000_000
 FAULTS_KEPT = 5
@@ -144,18 +146,25 @@ def _feed(running: Running, data: bytes, findings: Findings) -> None:
 
 @contextmanager
 def deadline(seconds: float) -> Iterator[None]:
-    """Raise `HangError` in the main thread unless the block ends in time."""
+    """Raise `HangError` in the main thread unless the block ends within so much processor time."""
 
     def expire(_signal: int, _frame: object) -> None:
         raise HangError
 
-    before = signal.signal(signal.SIGALRM, expire)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    timers = (
+        (signal.SIGPROF, signal.ITIMER_PROF, seconds),
+        (signal.SIGALRM, signal.ITIMER_REAL, _PATIENCE * seconds),
+    )
+    before = [(number, signal.signal(number, expire)) for number, _, _ in timers]
+    for _, timer, limit in timers:
+        signal.setitimer(timer, limit)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        for _, timer, _ in timers:
+            signal.setitimer(timer, 0)
+        for number, handler in before:
+            signal.signal(number, handler)
 
 
 @contextmanager
