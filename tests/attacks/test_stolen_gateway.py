@@ -11,10 +11,13 @@ from protocol.documents import Document, OperatorRole, PublisherRole, document_a
 from protocol.errors import PeerError
 from protocol.numbers import DocumentKind, Outcome
 from tests.attacks.rig import (
+    DAY,
     GATEWAY,
+    NEW_GATEWAY,
     NOW,
     ROOTS,
     Gateway,
+    Good,
     Truck,
     config,
     delegation,
@@ -89,6 +92,50 @@ async def test_a_gateway_with_all_its_keys_stolen_installs_nothing(
     assert (await again.downlink.wanted()).rollouts == ()
     await again.close()
     truck.state, truck.writer = again.state, again.writer
+
+
+@pytest.mark.parametrize("ahead_s", [10 * 365 * DAY, (1 << 62) - NOW])
+async def test_a_desired_state_of_the_future_brings_nothing_and_leaves_a_way_back(
+    truck: Truck, gateway: Gateway, served: Good, ahead_s: int
+) -> None:
+    """Issued and valid far ahead, of the highest version: it names what it will, and a new root ends it."""
+    forged = [each for document in everything().values() for each in in_every_form(document)]
+    gateway.hold(*forged)
+    entries = [gateway.entry(each) for each in forged]
+    gateway.state(*entries, version=1 << 53, issued_s=NOW + ahead_s, expires_s=NOW + ahead_s + DAY)
+    assert await truck.sync() is None
+    await truck.work(lambda: truck.active() != "v1", within_s=0.1)
+    assert (truck.active(), truck.config_version(), truck.trust.root.version) == ("v1", 1, 1)
+    assert truck.clock.at_least_s() < NOW + DAY  # what a desired state says of time moves no clock
+    honest = Gateway(signer=NEW_GATEWAY)
+    good = Good.make(2)
+    honest.publish(good.files, good.manifest)
+    honest.want(sign(root(2, gateway=role(1, NEW_GATEWAY)), *ROOTS[:2]), *good.all)
+    truck.link.gateway = honest
+    assert await truck.sync() is None
+    assert await truck.work(lambda: truck.active() == "v2")
+
+
+LESSON = b"a true lesson " * 300
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [FILES["index.html"].ljust(len(LESSON)), LESSON + b"more", LESSON[:-1], b"", LESSON[:-1] + b"!"],
+    ids=["other bytes", "longer", "shorter", "nothing", "one byte"],
+)
+async def test_a_pack_of_the_thiefs_own_becomes_no_file(
+    truck: Truck, gateway: Gateway, served: Good, payload: bytes
+) -> None:
+    """5.7.1: a true manifest, and in its pack whatever the thief likes."""
+    good = Good.make(2, files={"index.html": LESSON})
+    gateway.blobs |= {cose.digest(LESSON): payload}
+    gateway.packs[cose.digest(good.manifest)] = gateway.pack(good.manifest, frozenset())
+    gateway.want(*good.all)
+    assert await truck.sync() is None
+    assert not await truck.install() or truck.active() == "v1"
+    assert (truck.active(), bool(truck.rejected(DocumentKind.MANIFEST))) == ("v1", True)
+    assert not [each for each in truck.files() if "building" in each]
 
 
 async def test_nothing_but_a_desired_state_ever_verifies_under_the_gateways_key(truck: Truck) -> None:

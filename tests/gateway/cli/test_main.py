@@ -30,11 +30,11 @@ def walk(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple
 
 COMMANDS = list(walk(command))
 LISTINGS = {
-    "trucks", "truck", "events", "coverage", "ledger", "samples", "watch", "quote", "budget show", "key show",
-    "token new", "token list", "token revoke", "trust show", "trust status", "trust init", "trust sign", "trust fetch", "trust push", "trust delegate",
-    "trust revoke", "trust rotate", "trust renew", "trust resign", "config show", "config diff", "config history", "bundle diff",
-    "bundle list", "bundle show", "rollout list",
-    "rollout show", "enrol", "audit log", "audit verify", "verify",
+    "audit log", "audit verify", "budget show", "bundle diff", "bundle list", "bundle show", "config diff",
+    "config history", "config show", "coverage", "enrol", "events", "key show", "ledger", "quote", "rollout list",
+    "rollout show", "samples", "token list", "token new", "token revoke", "truck", "trucks", "trust delegate",
+    "trust fetch", "trust init", "trust push", "trust renew", "trust resign", "trust revoke", "trust rotate",
+    "trust show", "trust sign", "trust status", "verify", "watch",
 }  # fmt: skip
 
 
