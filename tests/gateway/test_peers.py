@@ -90,6 +90,25 @@ async def test_two_processes_never_use_the_same_numbers(
         await other.ensure_sequences(second)
 
 
+async def test_a_peer_is_ready_only_while_nothing_about_it_has_to_be_waited_for(
+    peers: Peers, fleet: FleetStore, clock: Clock
+) -> None:
+    await add(peers, fleet, A)
+    peer = peers.ready(A)
+    assert peer is not None
+    assert peer is await peers.find(A)
+    assert (A in peers, B in peers, peers.ready(B)) == (True, False, None)
+    peer.context.sender_sequence_number = peer.context.reserved_below
+    assert peers.ready(A) is None, "sequence numbers have to be reserved"
+    peer.context.sender_sequence_number = 0
+    clock.pass_s(31.0)
+    assert peers.ready(A) is None, "its record has to be read again"
+    assert await peers.find(A) is peers.ready(A) is peer
+    await fleet.revoke_truck("ke-arrow", clock.ms)
+    peers.changed(Change(1, "revoked", "ke-arrow", "", clock.ms))
+    assert peers.ready(A) is None
+
+
 async def test_a_context_that_was_deleted_elsewhere_is_dropped(peers: Peers, fleet: FleetStore) -> None:
     await add(peers, fleet, A)
     peer = await peers.find(A)
