@@ -99,8 +99,10 @@ class StarlinkCollector(Collector[StarlinkSettings]):
             async for _ in each_period(clock, self.period_s):
                 try:
                     status, _, _ = await self._blocking.call(lambda: starlink.status_data(terminal))
-                except starlink.GrpcError as error:
-                    raise SourceError(f"{self.settings.address} does not answer: {error}") from error
+                except (
+                    Exception
+                ) as error:  # what it calls its messages, it says itself: anything may be wrong with them
+                    raise SourceError(f"{self.settings.address} does not answer as a terminal: {error}") from error
                 yield Row(tuple(read_figure(name, status) for name in self.settings.channels))
         finally:
             terminal.close()

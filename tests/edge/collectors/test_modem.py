@@ -39,7 +39,8 @@ class Bus:
         config = folder / "bus.conf"
         config.write_text(
             f"<busconfig><listen>{self.address}</listen><policy context='default'>"
-            "<allow send_destination='*' eavesdrop='true'/><allow eavesdrop='true'/><allow own='*'/></policy></busconfig>"
+            "<allow send_destination='*' eavesdrop='true'/><allow eavesdrop='true'/><allow own='*'/>"
+            "</policy></busconfig>"
         )
         self.daemon = Peer([program("dbus-daemon", "dbus-daemon"), f"--config-file={config}", "--nofork"], folder)
         self._socket = folder / "bus"
