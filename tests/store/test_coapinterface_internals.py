@@ -1,4 +1,4 @@
-"""Fingerprints of the aiocoap internals that `store.coapinterface` replaces or relies on.
+"""Fingerprints of the aiocoap internals that `store.coapinterface` and `store.coapcontext` replace or rely on.
 
 When one of them fails after an upgrade: read what changed in aiocoap, adapt the module, then take the new one over.
 """
@@ -13,8 +13,9 @@ import aiocoap
 import pytest
 from aiocoap import messagemanager, tokenmanager
 from aiocoap.numbers.constants import Unreliable
-from aiocoap.protocol import Context
+from aiocoap.protocol import Context, Request
 from aiocoap.transports import udp6
+from aiocoap.transports.oscore import TransportOSCORE
 from aiocoap.util import socknumbers
 from aiocoap.util.asyncio import recvmsg
 
@@ -51,6 +52,11 @@ def test_a_lifetime_shorter_than_the_retransmissions_is_refused() -> None:
 # (what is replaced or relied on, SHA-256 of its source in aiocoap 0.4.17)
 FINGERPRINTS: dict[str, tuple[Any, str]] = {
     "replaced: next_token": (tokenmanager.TokenManager.next_token, "7daaff4a34449ca0"),
+    "replaced: oscore request": (TransportOSCORE.request, "5eb78a35ae048231"),
+    "used: oscore _request": (TransportOSCORE._request, "27a77e41a52cdb11"),
+    "used: what a request does when it is cancelled": (Request, "c1742798af5b5554"),
+    "used: context request": (Context.request, "3740bfa2e9de2ce6"),
+    "used: next message id": (messagemanager.MessageManager._next_message_id, "59505751d7f24e7f"),
     "replaced: send": (udp6.MessageInterfaceUDP6.send, "b2401cf3f80c3085"),
     "replaced: datagram_msg_received": (udp6.MessageInterfaceUDP6.datagram_msg_received, "b24499ce829025ac"),
     "replaced: error_received": (udp6.MessageInterfaceUDP6.error_received, "328feca15a9ff24e"),
