@@ -4,12 +4,15 @@ The messages of the RFC are made and read through `LinkContext` itself; C.3 and 
 not use, so they have no place here.
 """
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import pytest
 from aiocoap import Message, oscore
 from aiocoap.numbers import codes
-from aiocoap.numbers.types import ACK, CON
+from aiocoap.numbers.types import ACK, CON, NON
 
 from protocol.errors import BudgetExceededError
 from protocol.numbers import OSCORE_REPLAY_WINDOW, OSCORE_SEQUENCE_BLOCK
@@ -263,3 +266,55 @@ def test_message_3_and_ciphertext_are_split_where_they_were_joined(length: int) 
 def test_what_cannot_be_split_is_refused(payload: str) -> None:
     with pytest.raises(ValueError, match="message_3"):
         split_combined(bytes.fromhex(payload))
+
+
+WORKED = json.loads((Path(__file__).resolve().parent.parent / "vectors" / "oscore.json").read_text())
+worked = pytest.mark.parametrize("vector", [pytest.param(each, id=each["name"]) for each in WORKED["vectors"]])
+
+
+def worked_pair(vector: dict[str, Any]) -> tuple[LinkContext, LinkContext]:
+    """Return the truck's context and the gateway's of a vector of ours."""
+    truck_id, gateway_id = WORKED["truck_sender_id"], WORKED["gateway_sender_id"]
+    assert (WORKED["master_secret"], WORKED["master_salt"]) == (MASTER_SECRET.hex(), MASTER_SALT.hex())
+    truck = context(truck_id, gateway_id, sequence=vector["truck_sequence"])
+    gateway = context(gateway_id, truck_id, sequence=vector.get("gateway_sequence", 0))
+    if "echo" in vector:
+        gateway.recipient_replay_window = oscore.ReplayWindow(OSCORE_REPLAY_WINDOW, lambda: None)
+        gateway.echo_recovery = bytes.fromhex(vector["echo"])
+    return truck, gateway
+
+
+def inner_message(encoded: str) -> Message:
+    """Return the message that an inner plaintext stands for."""
+    data = bytes.fromhex(encoded)
+    message = Message(code=codes.Code(data[0]))
+    message.payload = message.opt.decode(data[1:])
+    return message
+
+
+def as_sent(message: Message, message_id: int) -> str:
+    message.mid, message.token, message.mtype = message_id, b"\7", NON
+    return message.encode().hex()
+
+
+@worked
+def test_our_worked_examples(vector: dict[str, Any]) -> None:
+    truck, gateway = worked_pair(vector)
+    assert (truck.sender_key.hex(), gateway.sender_key.hex()) == (
+        WORKED["truck_sender_key"],
+        WORKED["gateway_sender_key"],
+    )
+    asked, request_id = truck.protect(inner_message(vector["request_inner"]), kid_context=False)
+    assert as_sent(asked, 0x1234) == vector["request"]
+    arrived = Message.decode(bytes.fromhex(vector["request"]))
+    try:
+        _, gateway_id = gateway.unprotect(arrived)
+    except oscore.ReplayErrorWithEcho as challenge:
+        answer = challenge.to_message()
+    else:
+        answer, _ = gateway.protect(inner_message(vector["response_inner"]), gateway_id)
+    assert as_sent(answer, 0x5678) == vector["response"]
+    inner, _ = truck.unprotect(Message.decode(bytes.fromhex(vector["response"])), request_id)
+    assert bytes([inner.code]) + inner.opt.encode() + (
+        b"\xff" + inner.payload if inner.payload else b""
+    ) == bytes.fromhex(vector["response_inner"])

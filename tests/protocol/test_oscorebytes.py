@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from aiocoap.message import Message
 from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.oscorebytes import Cipher, ProtectedRequest, inner_response, parse, response
-from tests.protocol.test_oscore import C1, C2, Derivation
+from tests.protocol.test_oscore import C1, C2, WORKED, Derivation, worked
 
 POST_U = bytes.fromhex("5102 1234 74 96 0a 0102 616263 ff".replace(" ", "")) + bytes(9)
 
@@ -37,6 +39,20 @@ def test_the_response_of_the_rfc_is_made() -> None:
     sealed = server(C1).seal(request, inner_response(0x45, b"Hello World!"))
     datagram = response(request, 0x5D1F, sealed)
     assert datagram.hex() == "54445d1f0000397490ffdbaad1e9a7e7b2a813d3c31524378303cdafae119106"
+
+
+@worked
+def test_our_worked_examples_open_and_are_answered(vector: dict[str, Any]) -> None:
+    """All requests; of the answers those under the nonce of the request, to a POST."""
+    names = ("truck_sender_key", "gateway_sender_key", "common_iv", "truck_sender_id")
+    cipher = Cipher(*(bytes.fromhex(WORKED[name]) for name in names))
+    request = parse(bytes.fromhex(vector["request"]))
+    assert request is not None
+    assert (request.sequence, request.kid.hex()) == (vector["truck_sequence"], WORKED["truck_sender_id"])
+    assert cipher.open(request) == bytes.fromhex(vector["request_inner"])
+    if vector["request_inner"].startswith("02") and "echo" not in vector:
+        sealed = cipher.seal(request, bytes.fromhex(vector["response_inner"]))
+        assert response(request, 0x5678, sealed).hex() == vector["response"]
 
 
 def test_the_parts_of_a_request_are_found() -> None:
