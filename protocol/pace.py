@@ -31,6 +31,7 @@ _ROUNDS = 10  # round trips for which the highest rate is remembered
 _HIGH_DELAYS_TO_END_START = 3
 _LOSS_PACKETS = 256  # over so many packets the share of lost ones is averaged
 _LOSS_MAX = 0.6
+_CHANCE = 0.05  # packets that are lost together with more than this probability, by the link's usual loss, say nothing
 # Every so often the window shrinks for a moment, so that its own queue drains and the shortest round trip shows again.
 _DRAIN_EVERY_S = 30.0
 _DRAIN_SHARE = 0.75
@@ -67,6 +68,7 @@ class Pace:
         self._rates: deque[float] = deque([0.0], maxlen=_ROUNDS)
         self._loss = 0.0
         self._settled = 0
+        self._silent = 0
         self._backoffs = 0
 
     @property
@@ -100,7 +102,7 @@ class Pace:
 
     def answered(self, sample: Sample, now: float) -> None:
         """Learn from one answer."""
-        self._backoffs = 0
+        self._backoffs = self._silent = 0
         self._count(lost=False)
         self._estimate(sample.rtt_s)
         self._base_rtt_s = min(self._base_rtt_s, sample.rtt_s)
@@ -124,8 +126,15 @@ class Pace:
         """Learn that a packet was lost while others behind it arrived."""
         self._count(lost=True)
 
-    def timed_out(self) -> None:
-        """Learn that a whole retransmission timeout passed without any answer: the link may come back as another."""
+    def timed_out(self, packets: int) -> None:
+        """Learn that a whole retransmission timeout passed without any answer: the link may come back as another.
+
+        That takes more of the `packets` that timed out than the usual loss explains: the last packet of a transfer is
+        lost alone, and waiting ever longer for it would cost more than the rest of the transfer.
+        """
+        self._silent += packets
+        if self._loss**self._silent > _CHANCE:
+            return
         self._backoffs = min(self._backoffs + 1, _BACKOFFS_MAX)
         self.window_bytes = max(float(_WINDOW_MIN), self.window_bytes / 2)
         self._start_again()
@@ -251,14 +260,14 @@ class Flight:
     def lost(self, now: float) -> list[int]:
         """Return, and take out of flight, the sendings that count as lost now, oldest first."""
         gone = [sent for at, sent in self._deadlines() if at <= now]
-        silent = False
+        silent = 0
         for sent in gone:
             self.forget(sent.number)
             if self._is_overtaken(sent):
                 self.pace.overtaken()
-            silent = silent or sent.number > self._largest_answered
+            silent += sent.number > self._largest_answered
         if silent and now >= self._answered_at + self.pace.rtt_s:
-            self.pace.timed_out()
+            self.pace.timed_out(silent)
         return [sent.number for sent in gone]
 
     def next_timeout(self) -> float | None:
