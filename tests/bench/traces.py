@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
+
 from edge.recording import Recording, read_recording
 from protocol.rows import Row
 
@@ -52,3 +54,13 @@ def pvlib_trace() -> Recording:
         (_FIRST_HOUR_S + _HOUR_S * at, values) for at, values in enumerate(zip(*columns, strict=True))
     )
     return Recording(names, tuple(scale for _, scale in PVLIB_CHANNELS), 1, rows)
+
+
+def row_json(recording: Recording, row: Row) -> bytes:
+    """Return one row as a JSON object: the time in Unix seconds, then each channel that has a value by its name."""
+    values = {
+        name: value / scale if scale > 1 else value
+        for name, scale, value in zip(recording.names, recording.scales, row[1], strict=True)
+        if value is not None
+    }
+    return msgspec.json.encode({"t": row[0] // recording.ticks_per_s, **values})
