@@ -53,7 +53,9 @@ class Measurement:
 
 def fit(recording: Recording, rows: Sequence[Row] | None = None) -> Schema:
     """Return the schema that `suggest` proposes for a recording (or for some of its rows)."""
-    fields = [Field(name, scale=scale) for name, scale in zip(recording.names, recording.scales, strict=True)]
+    units = recording.units or ("",) * len(recording.names)
+    columns = zip(recording.names, units, recording.scales, strict=True)
+    fields = [Field(name, unit, scale) for name, unit, scale in columns]
     chosen = recording.rows if rows is None else rows
     return fit_schema(fields, chosen, prior_bytes_max=PRIOR_BYTES_MAX, ticks_per_s=recording.ticks_per_s)
 

@@ -37,12 +37,13 @@ class RecordingError(LocalError):
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """Channel names and scales, ticks of the time column a second, and the rows."""
+    """Channel names and scales, ticks of the time column a second, the rows, and units where they are known."""
 
     names: tuple[str, ...]
     scales: tuple[int, ...]
     ticks_per_s: int
     rows: tuple[Row, ...]
+    units: tuple[str, ...] = ()
 
 
 def read_recording(path: Path) -> Recording:

@@ -9,6 +9,7 @@ import click
 
 from edge.measure import Measurement, fit, measure, month_bytes
 from edge.recording import Recording, read_recording
+from edge.rowlog import read_log
 from protocol.batch import ROWS_MAX
 from protocol.errors import DigitruckError
 from protocol.rows import Row
@@ -69,19 +70,26 @@ def measure_command(csv: Path, rows_max: int, schema_path: Path | None, holdout:
 
 
 @schema_group.command("suggest")
-@_csv
+@click.argument("source", metavar="CSV|DATA", type=click.Path(path_type=Path))
+@click.option("--of", help="Of a truck's own rows: the collector (or channel) to learn from; default: the most rows.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the encoded schema to a file.")
 @_json
-def suggest_command(csv: Path, out: Path | None, as_json: bool) -> None:
+def suggest_command(source: Path, of: str | None, out: Path | None, as_json: bool) -> None:
     """Fit a schema to recorded data: scales, nominals, typical errors, weights and chances; print bytes a month.
+
+    The data is a CSV (see `measure`), or a truck's data folder: then the rows that the truck still holds, whether they
+    were delivered or not. `schema = "FILE"` in the `[[collector]]` table uses what --out wrote (into the data folder).
 
     \b
     Examples:
       digitruck-edge schema suggest truck.csv
-      digitruck-edge schema suggest truck.csv --out truck.schema
+      digitruck-edge schema suggest /var/lib/digitruck --of solar --out /var/lib/digitruck/solar.schema
     """
     try:
-        recording = read_recording(csv)
+        is_log = source.is_dir() or source.suffix == ".db"
+        if of is not None and not is_log:
+            raise click.UsageError("--of chooses among a truck's own rows: give its data folder")
+        recording = read_log(source, of=of) if is_log else read_recording(source)
         schema = fit(recording)
         result = measure(schema, recording.rows[:_SUGGEST_SAMPLE], rows_max=_SUGGEST_ROWS)
         if out is not None:

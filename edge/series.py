@@ -10,6 +10,7 @@ telemetry never stops because of a file.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,4 +66,6 @@ def series_schema(collector: AnyCollector, learnt: Path | None) -> Schema:
     if [(each.name, each.scale) for each in schema.channels] != [(each.name, each.scale) for each in declared.channels]:
         log.warning("schema.unusable", collector=collector.name, file=str(learnt), reason="its channels are others")
         return declared
-    return schema
+    # A CSV names no units: they are the collector's, whatever file was learnt from.
+    pairs = zip(schema.channels, declared.channels, strict=True)
+    return replace(schema, channels=tuple(replace(each, unit=own.unit) for each, own in pairs))

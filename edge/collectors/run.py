@@ -3,8 +3,9 @@
 A source may vanish (the collector is started again, later and later), hang (no row within its silence limit), lie
 (cells that cannot be are taken as missing, rows that do not fit are dropped) or flood (rows beyond the rate wait if
 they carry their own time, else are dropped). Logs are events, capped per collector. `on_row` gets the collector's name,
-the monotonic time in seconds and the scaled integers. Deliberately absent: what a row is for, and wall time: the
-daemon has both.
+the monotonic time in seconds and the scaled integers. `on_event` is told once when a source is lost for good and once
+when it is back: an event costs bytes, so a source that comes and goes is told of at most once an hour. Deliberately
+absent: what a row is for, and wall time: the daemon has both.
 """
 
 from __future__ import annotations
@@ -29,7 +30,11 @@ BURST_ROWS: Final = 10
 CLOSE_S_MAX: Final = 5.0
 _ERROR_CHARS_MAX: Final = 200
 _AHEAD_S_MAX: Final = 1.0  # a row is not from the future, but clocks round
+LOST_S_MIN: Final = 60.0  # a source that is back within a minute was not lost
+TELL_AGAIN_S: Final = 3600.0
+_TOLD_CHARS_MAX: Final = 120
 
+OnEvent = Callable[[str, tuple[tuple[str, int | bool | str], ...]], Awaitable[object]]
 OnRow = Callable[[str, float, tuple[int | None, ...]], Awaitable[None]]
 _log = structlog.get_logger("edge.collectors")
 
@@ -52,8 +57,10 @@ class CollectorHealth:
 class Supervisor:
     """Runs collectors until cancelled; `health` may be read at any time."""
 
-    def __init__(self, collectors: Sequence[AnyCollector], *, on_row: OnRow, clock: Clock) -> None:
-        self._watches = tuple(_Watch(collector, on_row, clock) for collector in collectors)
+    def __init__(
+        self, collectors: Sequence[AnyCollector], *, on_row: OnRow, clock: Clock, on_event: OnEvent | None = None
+    ) -> None:
+        self._watches = tuple(_Watch(collector, on_row, clock, on_event) for collector in collectors)
 
     async def run(self) -> None:
         """Run all collectors; return when each has finished, which live sources never do."""
@@ -71,8 +78,12 @@ class SilentError(Exception):
 
 
 class _Watch:
-    def __init__(self, collector: AnyCollector, on_row: OnRow, clock: Clock) -> None:
+    def __init__(self, collector: AnyCollector, on_row: OnRow, clock: Clock, on_event: OnEvent | None) -> None:
         self.health = CollectorHealth(name=collector.name)
+        self._on_event = on_event
+        self._good_s = clock.monotonic()  # the last good row, or the start
+        self._lost_told_s: float | None = None  # while it is lost
+        self._told_s = -math.inf
         self._collector = collector
         self._width = len(collector.channels)
         self._on_row = on_row
@@ -83,6 +94,7 @@ class _Watch:
 
     async def run(self) -> None:
         while not await self._run_once():
+            await self._tell_loss()
             delay_s = min(BACKOFF_S_MAX, BACKOFF_S_MIN * 2.0 ** min(self.health.failures - 1, 16))
             await self._clock.sleep(max(BACKOFF_S_MIN, delay_s))
 
@@ -155,9 +167,31 @@ class _Watch:
             self.health = replace(self.health, dropped_rows=self.health.dropped_rows + 1)
             self._say("collector.row_refused", error=one_line(error))
             return
+        self._good_s = self._clock.monotonic()
         self.health = replace(
-            self.health, rows=self.health.rows + 1, failures=0, last_row_s=self._clock.monotonic(), last_error=""
+            self.health, rows=self.health.rows + 1, failures=0, last_row_s=self._good_s, last_error=""
         )
+        if self._lost_told_s is not None:
+            lost_s, self._lost_told_s = self._good_s - self._lost_told_s, None
+            await self._tell("collector.back", ("lost_s", round(lost_s)))
+
+    async def _tell_loss(self) -> None:
+        now_s = self._clock.monotonic()
+        gone_s = now_s - self._good_s
+        if self._lost_told_s is not None or gone_s < max(LOST_S_MIN, 2 * self._collector.period_s):
+            return
+        if now_s - self._told_s >= TELL_AGAIN_S:
+            self._told_s = now_s
+            self._lost_told_s = self._good_s
+            await self._tell("collector.lost", ("error", self.health.last_error[:_TOLD_CHARS_MAX]))
+
+    async def _tell(self, event: str, value: tuple[str, int | bool | str]) -> None:
+        if self._on_event is None:
+            return
+        try:
+            await self._on_event(event, (("collector", self._collector.name), value))
+        except Exception as error:  # the queue's trouble, again
+            self._say("collector.event_refused", event_name=event, error=one_line(error))
 
     def _checked(self, row: Row) -> Row | None:
         if not isinstance(row, Row) or not isinstance(row.values, tuple) or len(row.values) != self._width:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,8 @@ def test_a_learnt_schema_is_used_and_one_of_other_channels_is_not(tmp_path: Path
     (tmp_path / "other").write_bytes(Schema((Channel("bat_v", "V", 10),)).encoded)
     (tmp_path / "damaged").write_bytes(b"\x85")
     assert schema(tmp_path / "good") == learnt
+    (tmp_path / "no units").write_bytes(replace(learnt, channels=(replace(learnt.channels[0], unit=""),)).encoded)
+    assert schema(tmp_path / "no units") == learnt
     assert [schema(tmp_path / name) for name in ("other", "damaged", "missing")] == [declared] * 3
 
 

@@ -63,12 +63,18 @@ class Running:
         self.clock = clock
         self.rows: list[tuple[str, float, tuple[int | None, ...]]] = []
         self.refuse = refuse
-        self.supervisor = Supervisor(collectors, on_row=self._on_row, clock=clock)
+        self.events: list[tuple[float, str, dict[str, object]]] = []
+        self.supervisor = Supervisor(collectors, on_row=self._on_row, clock=clock, on_event=self._on_event)
 
     async def _on_row(self, name: str, time_s: float, values: tuple[int | None, ...]) -> None:
         if self.refuse is not None:
             raise self.refuse
         self.rows.append((name, time_s, values))
+
+    async def _on_event(self, name: str, values: tuple[tuple[str, int | bool | str], ...]) -> None:
+        if self.refuse is not None:
+            raise self.refuse
+        self.events.append((self.clock.passed_s, name, dict(values)))
 
     async def __aenter__(self) -> Running:
         self.task = asyncio.ensure_future(self.supervisor.run())
@@ -236,6 +242,54 @@ async def test_rows_that_the_queue_refuses_are_counted_and_the_collector_goes_on
         await stepped_clock.advance(10)
     (health,) = running.supervisor.health()
     assert (health.dropped_rows, health.rows, len(source.starts)) == (3, 1, 1)
+
+
+async def test_a_lost_source_is_told_once_and_its_return_once(stepped_clock):
+    back = asyncio.Event()
+
+    async def gone_for_an_hour(clock: Clock) -> AsyncGenerator[Row, None]:
+        if not back.is_set():
+            raise SourceError("cannot open /dev/ttyUSB0 " + "x" * 1000)
+        async for row in steady(clock):
+            yield row
+
+    async with Running(stepped_clock, Scripted(gone_for_an_hour)) as running:
+        await stepped_clock.advance(3600)
+        ((told_s, name, values),) = running.events
+        assert (name, values["collector"]) == ("collector.lost", "fake")
+        assert 60 <= told_s <= 120
+        assert str(values["error"]).startswith("cannot open /dev/ttyUSB0 xxx")
+        assert len(str(values["error"])) <= 120
+        back.set()
+        await stepped_clock.advance(600)
+    assert len(running.events) == 2
+    back_s, name, values = running.events[1]
+    assert (name, values) == ("collector.back", {"collector": "fake", "lost_s": round(back_s)})
+
+
+async def test_a_source_that_comes_and_goes_is_told_of_once_an_hour(stepped_clock):
+    async def flapping(clock: Clock) -> AsyncGenerator[Row, None]:
+        yield Row((1, 2))
+        await clock.sleep(100)
+        raise SourceError("gone")
+
+    async with Running(stepped_clock, Scripted(flapping)) as running:
+        await stepped_clock.advance(4 * 3600)
+    assert len(running.events) <= 2 * 5
+
+
+async def test_a_short_interruption_is_not_told(stepped_clock):
+    async with Running(stepped_clock, Scripted(vanished, vanished, vanished, steady)) as running:
+        await stepped_clock.advance(600)
+    assert running.events == []
+    assert running.rows
+
+
+async def test_a_queue_that_takes_no_events_stops_nothing(stepped_clock):
+    async with Running(stepped_clock, Scripted(vanished), refuse=OSError("disk full")) as running:
+        await stepped_clock.advance(600)
+        assert running.supervisor.health()[0].failures > 7
+    assert running.events == []
 
 
 async def test_a_collector_that_cancels_itself_is_started_again(stepped_clock):
