@@ -21,10 +21,13 @@ Lifetime = Annotated[int, Meta(ge=60, le=30 * _DAY_S, description="seconds until
 
 
 class EnrolmentRequest(Shape, frozen=True):
-    """Which truck may enrol, in which group, and for how long the code holds."""
+    """Which truck may enrol, in which group, and for how long the code holds.
+
+    Without a group a truck that is known keeps its own; another gets `fleet`.
+    """
 
     truck: Name
-    group: Name = "fleet"
+    group: Name | None = None
     expires_in_s: Lifetime = _DAY_S
 
 
@@ -75,12 +78,9 @@ async def create_enrolment(call: Call, body: EnrolmentRequest) -> EnrolmentCode:
     now_ms = services.now_ms()
     expires_ms = now_ms + body.expires_in_s * 1000
     known = await fleet.truck(body.truck)
-    await fleet.create_enrolment(
-        body.truck, body.group, cose.digest(secret), expires_ms, call.actor.name, now_ms=now_ms
-    )
-    return EnrolmentCode(
-        truck=body.truck, group=body.group, code=code, expires_ms=expires_ms, replaces=known is not None
-    )
+    group = body.group or ("fleet" if known is None else known.group)
+    await fleet.create_enrolment(body.truck, group, cose.digest(secret), expires_ms, call.actor.name, now_ms=now_ms)
+    return EnrolmentCode(truck=body.truck, group=group, code=code, expires_ms=expires_ms, replaces=known is not None)
 
 
 @operation("GET", "/v1/enrolments", tag="trucks", needs=OPERATOR)

@@ -83,7 +83,7 @@ def truck(truck: str, as_json: bool) -> None:
         print_table(
             ["document", "name", "version", "outcome", "when", "reason"],
             [
-                (each.document, each.name, each.version, each.outcome, instant(each.time_ms), each.reason)
+                (each.document, each.name, each.version, each.outcome, instant(each.time_ms or None), each.reason)
                 for each in found.holdings
             ],
             empty="",
@@ -98,7 +98,7 @@ def truck(truck: str, as_json: bool) -> None:
     )
 )
 @click.argument("truck")
-@click.option("--group", help="The truck's group; the gateway's default group when left out.")
+@click.option("--group", help="The truck's group; when left out a known truck keeps its own, another gets `fleet`.")
 @click.option("--expires-in", type=duration, help="How long the code holds: 60s to 30d; a day when left out.")
 @click.option("--no-qr", is_flag=True, help="Print the code only.")
 @json_option

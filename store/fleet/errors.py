@@ -20,20 +20,20 @@ class UnknownTruckError(LocalError):
 
 
 class EnrolmentReason(StrEnum):
-    """Why a one-time code was not taken. Tell a person; tell a stranger only that it was not."""
+    """Why a one-time code was not taken, as whoever holds it at the truck reads it."""
 
-    UNKNOWN = "unknown"
-    USED = "used"
-    EXPIRED = "expired"
-    OTHER_TRUCK = "other-truck"
-    KEY_TAKEN = "key-taken"
+    UNKNOWN = "this code is unknown here: a newer one replaced it, or another gateway made it"
+    USED = "this code was used already"
+    EXPIRED = "this code has expired"
+    OTHER_TRUCK = "this code is for another truck"
+    KEY_TAKEN = "these keys are another truck's: a copied disk joins with an empty data folder"
 
 
 class EnrolmentError(PeerError):
     """A one-time code, or the keys that came with it, cannot be taken."""
 
     def __init__(self, reason: EnrolmentReason) -> None:
-        super().__init__(f"enrolment refused: {reason.value}")
+        super().__init__(reason.value)
         self.reason = reason
 
 

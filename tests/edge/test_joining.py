@@ -99,7 +99,7 @@ async def test_a_code_serves_one_truck_only(rig: Rig, data: Path, tmp_path: Path
 
 
 async def test_a_code_that_was_never_made_is_refused_with_the_gateways_words(rig: Rig, data: Path) -> None:
-    with pytest.raises(UntrustedError, match=r"unknown; ask the operator .*`digitruck enrol ke-arrow`"):
+    with pytest.raises(UntrustedError, match=r"unknown here.*; ask the operator .*`digitruck enrol ke-arrow`"):
         await join(await code(rig, secret=b"x" * 16), rig.config(), data)
 
 

@@ -55,6 +55,13 @@ async def test_a_truck_that_the_role_table_revokes_gets_no_code(open_gateway: Op
         assert (await gateway.ask("POST", "/v1/enrolments", json={"truck": "tz-arrow"})).status == 201
 
 
+async def test_new_keys_leave_a_truck_in_its_group(gateway: Gateway) -> None:
+    await add_truck(gateway.fleet, "ke-arrow", "kenya")
+    for asked, given in (({"truck": "ke-arrow"}, "kenya"), ({"truck": "ke-arrow", "group": "zambia"}, "zambia")):
+        assert (await gateway.ask("POST", "/v1/enrolments", json=asked)).json["group"] == given
+    assert (await gateway.ask("POST", "/v1/enrolments", json={"truck": "tz-arrow"})).json["group"] == "fleet"
+
+
 async def test_codes_that_cannot_be_made_yet_say_what_to_do(open_gateway: Opener) -> None:
     def not_yet(truck: str, secret: bytes) -> str:
         raise PeerError("run `digitruck trust push` first")
