@@ -287,7 +287,12 @@ class Edge:
             schema = await asyncio.to_thread(series_schema, collector, learnt)
             await self.recorder.open_series(collector.name, schema)
             await triggers.watch(collector.name, schema.channels, merged(mine, collector.name, settings.limits))
-        self.supervisor = Supervisor(built.collectors, on_row=triggers.on_row, clock=RealClock(self.clock.monotonic))
+        self.supervisor = Supervisor(
+            built.collectors,
+            on_row=triggers.on_row,
+            on_event=lambda name, values: self.recorder.event(name, Precedence.NORMAL, values),
+            clock=RealClock(self.clock.monotonic),
+        )
         self._supervising = asyncio.create_task(self.supervisor.run(), name="collectors")
 
     async def _remember_confirmed(self, digest: bytes) -> None:

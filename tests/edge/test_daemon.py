@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from edge.config import ClassroomSettings, EdgeConfig, LinkSettings
 from edge.daemon import Edge
 from edge.identity import NotEnrolledError
+from edge.recorder import Recorder
 from protocol.errors import LocalError
 from protocol.numbers import DocumentKind, Precedence
 from store.database import open_database
@@ -182,3 +184,18 @@ async def test_a_configuration_restarts_collectors_and_sets_budgets(rig: Rig) ->
     await until(lambda: edge.recorder.batch_age_s == 77 and edge.supervisor is not first)
     assert edge.ledger.cap_bytes("lte") is None  # the configuration of these tests budgets the satellite
     assert rig.failed(edge) is None
+
+
+async def test_a_lost_collector_is_an_event_for_the_gateway(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge.collectors.run.LOST_S_MIN", 0.1)
+    told: list[tuple[str, dict[str, object]]] = []
+    real = Recorder.event
+
+    async def event(recorder: Recorder, name: str, precedence: Precedence, values: Any = (), **more: Any) -> int:
+        told.append((name, dict(values)))
+        return await real(recorder, name, precedence, values, **more)
+
+    monkeypatch.setattr(Recorder, "event", event)
+    gone = {"kind": "nut", "name": "ups", "port": 1, "period_s": 0.05}
+    await rig.start(await rig.join(), collector=(gone,))
+    await until(lambda: any(name == "collector.lost" and values["collector"] == "ups" for name, values in told))
