@@ -8,7 +8,7 @@ from pathlib import Path
 
 from protocol import batch
 from protocol.cose import digest
-from protocol.messages import Ack, Batch, Parcel, decode_payload, unseal, verify_parcel
+from protocol.messages import Batch, Parcel, decode_payload, unseal, verify_parcel
 from protocol.numbers import ParcelKind, Precedence
 from protocol.schema import Codec, Schema, decode_schema
 from protocol.summary import Summary, decode_summary, summarise
@@ -94,7 +94,7 @@ async def test_what_was_delivered_is_not_summarised(tmp_path: Path) -> None:
     truck.recorder.summary_after_s = AFTER_S
     await record(truck, 100)
     await truck.recorder.close_all()
-    truck.queue.mark_delivered(Ack(cumulative=100), truck.queue.epoch, truck.clock.at_least_s())
+    truck.deliver()
     truck.monotonic.now += 5 * AFTER_S
     await truck.recorder.tick()
     assert Queue(truck).summaries == {}
@@ -114,7 +114,10 @@ async def test_few_summaries_wait_at_once_so_that_what_is_urgent_is_not_behind_m
         await truck.recorder.tick()
     queue = Queue(truck)
     assert 0 < len(queue.summaries) <= 8
-    truck.queue.mark_delivered(Ack(cumulative=10**6), truck.queue.epoch, truck.clock.at_least_s())
+    truck.deliver()
+    truck.monotonic.now += 5 * AFTER_S
+    await truck.recorder.tick()
+    assert Queue(truck).summaries == {}
     await truck.stop()
 
 

@@ -12,7 +12,6 @@ from click.testing import CliRunner
 from edge.recording import RecordingError
 from edge.rowlog import read_log
 from edge.schema_cli import schema_group
-from protocol.messages import Ack
 from protocol.schema import Channel, Schema, decode_schema
 from tests.edge.trucks import SCHEMA, Truck
 
@@ -27,7 +26,7 @@ async def truck(tmp_path: Path) -> AsyncIterator[Truck]:
     for at in range(40):
         await truck.row(2600 + at * at % 7, at)
     await truck.recorder.close_all()
-    truck.queue.mark_delivered(Ack(cumulative=100), truck.queue.epoch, 1)
+    truck.deliver()
     for at in range(20):
         await truck.row(2500 - at, 100 * at)
         await truck.row(2400, at, name="other")
