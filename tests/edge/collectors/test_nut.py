@@ -36,7 +36,7 @@ def write_state(path: Path, state: dict[str, str]) -> None:
     fresh.rename(path)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def upsd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     """A running upsd whose UPS `ups` is the file `state`; its sockets want a short path."""
     server, driver = program("upsd", "nut-server"), program("dummy-ups", "nut-server")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import time
 import tty
 from contextlib import aclosing, suppress
@@ -12,6 +13,7 @@ import pytest
 from edge.collectors.base import RealClock, Row, SourceError
 from edge.collectors.vedirect import VeDirectCollector, VeDirectSettings, read_value
 from edge.collectors.vedirect_fields import FIELDS
+from tests.edge.collectors.peers import Peer, program, watched
 
 
 def collector(**values: object) -> VeDirectCollector:
@@ -210,3 +212,27 @@ def test_values_are_scaled_and_what_cannot_be_is_missing(label: str, text: str, 
 def test_settings_that_do_not_hold_name_the_key(values, key: str):
     with pytest.raises(ValueError, match=f"^{key}: "):
         VeDirectSettings(kind="vedirect", name="solar", **values).check()
+
+
+async def test_the_emulator_is_read_over_a_line_and_found_again(tmp_path: Path, monkeypatch):
+    pytest.importorskip("serial", reason="serial ports need pyserial")
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    pty = "PTY,raw,echo=0,link="
+    line = Peer([program("socat", "socat"), f"{pty}{ours}", f"{pty}{theirs}"], tmp_path)
+    talk = [sys.executable, "-m", "vedirect.vedirect_device_emulator", "--port", theirs, "--model", "MPPT"]
+    emulator = Peer([*talk, "--n", "1000000", "--sph", "360000"], tmp_path)
+    source = collector(port=str(ours), fields=("V", "VPV", "PPV", "I", "CS", "H19", "LOAD"), period_s=0.05)
+    async with watched(source, monkeypatch) as watch:
+        try:
+            assert "cannot open" in await watch.failed()
+            for _ in range(2):
+                line.start(theirs.exists)
+                emulator.start(lambda: True)
+                await watch.more(2)
+                assert watch.rows[-1] == (1280, 34, 130, 150, 5, 456, 1)
+                line.stop()
+                emulator.stop()
+                assert await watch.failed()
+        finally:
+            emulator.stop()
+            line.stop()
