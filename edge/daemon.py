@@ -36,6 +36,7 @@ from edge.notify import notify, watchdog_pause_s
 from edge.recorder import Recorder
 from edge.series import series_schema, split_tables
 from edge.situation import Situation
+from edge.spareroot import bring_back_root, keep_spare_root
 from edge.spending import Spending
 from edge.triggers import Triggers, merged
 from edge.uplink import Contact, Uplink
@@ -43,6 +44,7 @@ from protocol.budget import Cap, period_of
 from protocol.documents import Config, parse_document
 from protocol.numbers import PIECE_BYTES, DocumentKind, Precedence
 from protocol.trust import version_name
+from store import incidents
 from store.attempts import Attempts
 from store.database import open_database
 from store.documents import Documents
@@ -100,7 +102,9 @@ class Edge:
         settings = Settings(self.state)
         self.clock = load_clock(settings)
         self.documents = Documents(self.state)
+        bring_back_root(self.documents, data / "identity")
         self.trust = load_trust(self.documents, self.enrolment, self.clock)
+        keep_spare_root(self.documents, data / "identity")
         self.queue = ParcelQueue(self.state, self.enrolment.truck)
         rejected = settings.get(_CONFIG_REJECTED) or b""
         self.writer = Writer(self.state)
@@ -175,6 +179,7 @@ class Edge:
         self.situation = Situation(self)
         app = make_classroom(config.classroom, recorder=self.recorder, status=self.situation, content=self.situation)
         self.classroom = ClassroomServer(app, config.classroom.listen)
+        await self._take_over_incidents()
         await self.recorder.recover()
         self._closing.push_async_callback(self._stop_collectors)
         await self.configurator.start(await self.writer.run(self._configs))
@@ -256,6 +261,7 @@ class Edge:
 
     async def _on_wanted(self, wanted: Wanted) -> None:
         self.wanted = wanted
+        await self.writer.run(partial(keep_spare_root, self.documents, self._data / "identity"))
         if wanted.config is not None:
             await self.configurator.want(*wanted.config)
         self.bundles.want(wanted.rollouts, wanted.manifests)
@@ -352,6 +358,13 @@ class Edge:
             log.error("trust.expired", document=each)
             await self.recorder.event("trust.expired", Precedence.PRIORITY, (("document", each),))
         return found
+
+    async def _take_over_incidents(self) -> None:
+        """Have what happened to links.db told by whoever tells what happened to state.db: at least once."""
+        links = self.links_store.database
+        while found := incidents.unreported(links):
+            await self.writer.run(partial(incidents.take_over, self.state, found))
+            incidents.mark_reported(links, [each.id for each in found])
 
     async def _write_ledger(self) -> None:
         while True:

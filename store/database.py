@@ -35,7 +35,12 @@ SQLITE_MIN: Final = (3, 37, 0)  # STRICT tables
 WAL_RESET_FIXED: Final = (3, 51, 3)
 SCHEMA_FLOOR: Final = "schema-floor"  # the setting below which schema numbers may have been given and forgotten
 _SYNCHRONOUS_FULL: Final = 2
-_CORRUPT, _NOT_A_DATABASE, _IO_ERROR = 11, 26, 10
+_CORRUPT, _NOT_A_DATABASE = 11, 26
+# A disk that is full, that takes no write or is gone for now, has damaged nothing: SQLITE_BUSY, _LOCKED, _NOMEM,
+# _READONLY, _IOERR, _FULL, _CANTOPEN. But of the errors of input and output some say that a page cannot be read, and
+# never will: SQLITE_IOERR_READ, _SHORT_READ, _CORRUPTFS, _DATA.
+_PASSING = frozenset({5, 6, 7, 8, 10, 13, 14})
+_UNREADABLE = frozenset({266, 522, 8_458, 8_202})
 
 Entropy = Callable[[int], bytes]
 Params = Mapping[str, Any]
@@ -257,11 +262,15 @@ class Database:
 
 
 def _as_damage(error: sqlite3.DatabaseError) -> Exception:
-    # The low byte is the primary result code; generic errors inside a scan are values that do not even decode.
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code in (_CORRUPT, _NOT_A_DATABASE, _IO_ERROR) or "malformed" in str(error) or "not a database" in str(error):
+    code = getattr(error, "sqlite_errorcode", 0)
+    if code & 0xFF in (_CORRUPT, _NOT_A_DATABASE) or code in _UNREADABLE:
         return DamageError(str(error))
-    return error
+    return DamageError(str(error)) if "malformed" in str(error) or "not a database" in str(error) else error
+
+
+def _is_passing(error: sqlite3.DatabaseError) -> bool:
+    code = getattr(error, "sqlite_errorcode", 0)
+    return code & 0xFF in _PASSING and code not in _UNREADABLE
 
 
 def open_database(
@@ -301,6 +310,9 @@ def _open_or_replace(database: Database, now_s: int) -> None:
             database.refuse_newer()
             damage = database.damage()
         except sqlite3.DatabaseError as error:
+            # Generic errors inside a scan are values that do not even decode.
+            if _is_passing(error):
+                raise
             raise DamageError(str(error)) from error
         if damage:
             raise DamageError("; ".join(damage))

@@ -44,6 +44,13 @@ def unreported(database: Database, limit: int = 16) -> tuple[Incident, ...]:
     )
 
 
+def take_over(database: Database, found: Iterable[Incident]) -> None:
+    """Write down the incidents of another database, in one transaction."""
+    with database.atomic():
+        for each in found:
+            record(database, each.name, each.values, each.at_s)
+
+
 def mark_reported(database: Database, ids: Iterable[int]) -> None:
     """Note that these incidents are queued as events; do it in the same transaction."""
     for each in ids:

@@ -16,13 +16,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from store import incidents, rowhash
-from store.files import sync_folder
+from store.files import publish, sync_folder
 
 if TYPE_CHECKING:
     from store.database import Database
 
 _MARK = "salvaged:"
+_DONE = ".salvaged"
 _PARTS = ("-wal", "-shm")
+# Beyond, what is left stays in the file that was moved aside: new records need room as well.
+_FULL_SHARE = 0.85
+_ROWS_A_LOOK = 64
 
 
 def set_aside(path: Path) -> Path:
@@ -57,15 +61,22 @@ def _move_parts(path: Path, aside: Path) -> None:
 
 
 def carry_over(database: Database, now_s: int) -> None:
-    """Take the sound rows of every file that was moved aside and not carried over yet; one transaction a file."""
-    for aside in asides_of(database.path):
-        mark = _MARK + aside.name
-        if _is_marked(database, mark):
+    """Take the sound rows of every file that was moved aside and not carried over yet; one transaction a file.
+
+    The newest comes first: what it says of a row is what was true last. A file that was carried over is marked in the
+    transaction, and by a file of its own beside it, which the next damage does not take along: its rows, of which many
+    have gone up since, must not come back.
+    """
+    for aside in reversed(asides_of(database.path)):
+        mark, done = _MARK + aside.name, aside.with_name(aside.name + _DONE)
+        if done.exists():
             continue
-        with database.atomic():
-            counts = {table: _carry_table(database, aside, table) for table in database.schema.salvaged}
-            database.insert("settings", {"name": mark, "value": b"\x01"}, conflict="REPLACE")
-            incidents.record(database, "store.salvaged", {"aside": aside.name, **counts}, now_s)
+        if not _is_marked(database, mark):
+            with database.atomic():
+                counts = {table: _carry_table(database, aside, table) for table in database.schema.salvaged}
+                database.insert("settings", {"name": mark, "value": b"\x01"}, conflict="REPLACE")
+                incidents.record(database, "store.salvaged", {"aside": aside.name, **counts}, now_s)
+        publish(done, b"")
 
 
 def _is_marked(database: Database, mark: str) -> bool:
@@ -81,15 +92,13 @@ def _carry_table(database: Database, aside: Path, table: str) -> int:
             continue
         if table == "trusted" and not _is_higher(database, values):
             continue
-        try:
-            # The savepoint: a page cap that is reached undoes this row only.
-            with database.atomic():
-                conflict = "REPLACE" if table == "trusted" else "IGNORE"
-                before = database.value("SELECT total_changes()")
-                database.insert(table, values, conflict=conflict)
-                taken += database.value("SELECT total_changes()") > before
-        except sqlite3.OperationalError:
+        # A page cap that is reached would undo the whole transaction.
+        if taken % _ROWS_A_LOOK == 0 and database.used_bytes() > _FULL_SHARE * database.capacity_bytes():
             break
+        conflict = "REPLACE" if table == "trusted" else "IGNORE"
+        before = database.value("SELECT total_changes()")
+        database.insert(table, values, conflict=conflict)
+        taken += database.value("SELECT total_changes()") > before
     return taken
 
 

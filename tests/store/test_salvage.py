@@ -2,12 +2,14 @@
 
 import os
 import shutil
+import sqlite3
 from pathlib import Path
 
 import pytest
 
 from store import incidents
 from store.database import Database, open_database
+from store.openrows import OpenRow, OpenRows
 from store.schema import STATE
 from store.settings import Settings
 
@@ -84,3 +86,56 @@ def test_a_cut_while_moving_aside_still_carries_over(opened, tmp_path: Path) -> 
     assert Settings(database).get("kept") == b"1"
     assert Settings(database).get("only-in-wal") == b"2"
     database.close()
+
+
+def test_damage_after_damage_brings_nothing_back_that_was_carried_over_before(opened, tmp_path: Path, flip) -> None:
+    first = opened()
+    Settings(first).put("floor", b"old")
+    OpenRows(first).add(OpenRow(1, None, 5, (1,)))
+    for number in range(4):
+        Settings(first).put("rotten", b"rotten-%d-" % number * 20)
+        first.close()
+        flip(tmp_path / "state.db", b"rotten-%d-" % number * 20)
+        first = opened()
+        Settings(first).put("floor", b"new-%d" % number)
+        # What a batch took away stays away.
+        assert OpenRows(first).count(1) == (1 if number == 0 else 0)
+        OpenRows(first).clear(1)
+    assert Settings(first).get("floor") == b"new-3"
+    told = [each.name for each in incidents.unreported(first, 1_000)]
+    assert (told.count("store.damaged"), told.count("store.salvaged")) == (4, 4)
+
+
+def test_more_than_fits_is_left_where_it_is_and_the_database_opens(opened, tmp_path: Path, flip) -> None:
+    first = opened(share_bytes=8 << 20)
+    for number in range(1_400):
+        Settings(first).put(f"name-{number:04}", b"%04d" % number * 900)
+    first.close()
+    flip(tmp_path / "state.db", b"0700" * 900)
+    second = opened(share_bytes=2 << 20)
+    kept = second.value("SELECT count(*) FROM settings WHERE name LIKE 'name-%'")
+    assert 100 < kept < 1_400
+    Settings(second).put("after", b"there is room")
+    assert second.check().damage == ()
+
+
+@pytest.mark.parametrize("code", [sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_READONLY])
+def test_a_disk_that_takes_nothing_now_is_no_damage(
+    opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    first = opened()
+    Settings(first).put("kept", b"1")
+    first.close()
+    error = sqlite3.OperationalError("the disk takes nothing")
+    error.sqlite_errorcode = code
+
+    def fail(database: Database) -> None:
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Database, "damage", fail)
+        with pytest.raises(sqlite3.OperationalError, match="takes nothing"):
+            opened()
+    second = opened()
+    assert Settings(second).get("kept") == b"1"
+    assert not list(tmp_path.glob("*.corrupt-*"))
