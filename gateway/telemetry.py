@@ -1,17 +1,18 @@
 """Telemetry on query: signed batches are decoded when somebody asks, steps of hours and days come from rollups.
 
 No sample lies in a table: what is stored is what the truck signed, and what is answered is decoded from it. Decoding
-runs in a thread, page by page, so that a long question does not hold up the trucks, and a whole export holds no more
-than one page of rows in memory.
+runs in a thread, page by page, so that a long question does not hold up the trucks, and a whole export holds a few
+batches in memory.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from bisect import bisect_left
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from gateway.decoding import SchemaCache, physical
+from gateway.decoding import DecodedBatch, SchemaCache, physical
 from gateway.series import Column, SamplesPage, Series, Table, TableRow
 from gateway.steps import Steps
 from protocol.errors import PeerError
@@ -21,7 +22,9 @@ from store.fleet.evidence import DAY_MS, HOUR_MS
 from store.fleet.fleet import FleetStore
 
 _PAGE_BATCHES = 32
-_TABLE_ROWS = 2_000
+_TABLE_STEPS = 5_000
+# Rows that wait for others of their time; a truck whose clock stands still must not fill the memory.
+_WAITING_ROWS_MAX = 200_000
 # Rows come at their schema's period, give or take: a pause of this many periods and a half is a gap.
 _GAP_PERIODS = 2.5
 _Place = tuple[str, str]  # a channel's name and unit
@@ -70,9 +73,20 @@ class Telemetry:
         self, truck: str, wanted: frozenset[str], places: Sequence[_Place], since_ms: int, until_ms: int
     ) -> AsyncIterator[list[TableRow]]:
         index = {place: at for at, place in enumerate(places)}
-        while since_ms < until_ms:
-            rows, since_ms = await self._rows(truck, wanted, since_ms, until_ms, _TABLE_ROWS)
-            yield await asyncio.to_thread(_joined, rows, index)
+        waiting: list[_TimedRow] = []
+        after = None
+        while records := await self._fleet.batches(truck, since_ms, until_ms, after, _PAGE_BATCHES):
+            after = records[-1].cursor
+            for _, each in await self._schemas.decode(records):
+                waiting += _timed(each, wanted, since_ms, until_ms)
+            waiting.sort(key=_time_of)
+            # Batches come by their first row: none of the next has one from before this one's.
+            number = bisect_left(waiting, records[-1].first_ms or 0, key=_time_of)
+            if len(waiting) - number > _WAITING_ROWS_MAX:
+                number = len(waiting)
+            yield await asyncio.to_thread(_joined, waiting[:number], index)
+            del waiting[:number]
+        yield await asyncio.to_thread(_joined, waiting, index)
 
     async def _table_steps(
         self,
@@ -85,7 +99,7 @@ class Telemetry:
     ) -> AsyncIterator[list[TableRow]]:
         expected_ms: int | None = None
         while since_ms < until_ms:
-            end_ms = min(until_ms, since_ms + _TABLE_ROWS * step_ms)
+            end_ms = min(until_ms, since_ms + _TABLE_STEPS * step_ms)
             steps = await self._steps(truck, wanted, since_ms, end_ms, step_ms)
             page: list[TableRow] = []
             for row in _step_rows(steps, places):
@@ -123,12 +137,7 @@ class Telemetry:
         while records := await self._fleet.batches(truck, since_ms, end_ms, after, _PAGE_BATCHES):
             after = records[-1].cursor
             for _, each in await self._schemas.decode(records):
-                if not wanted or any(channel.name in wanted for channel in each.schema.channels):
-                    rows.extend(
-                        _TimedRow(time_ms, each.schema, values, each.is_repaired)
-                        for time_ms, values in each.rows
-                        if since_ms <= time_ms < end_ms
-                    )
+                rows += _timed(each, wanted, since_ms, end_ms)
             if len(rows) > rows_max:
                 rows.sort(key=_time_of)
                 # All rows of one time belong to one page, or the next page could not begin between them. Batches come
@@ -160,6 +169,14 @@ class _TimedRow:
 
 def _time_of(row: _TimedRow) -> int:
     return row.time_ms
+
+
+def _timed(batch: DecodedBatch, wanted: frozenset[str], since_ms: int, end_ms: int) -> Iterator[_TimedRow]:
+    """Yield the rows of a period, of a batch that has a wanted channel."""
+    if not wanted or any(channel.name in wanted for channel in batch.schema.channels):
+        for time_ms, values in batch.rows:
+            if since_ms <= time_ms < end_ms:
+                yield _TimedRow(time_ms, batch.schema, values, batch.is_repaired)
 
 
 async def _nothing() -> AsyncIterator[list[TableRow]]:

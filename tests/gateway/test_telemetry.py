@@ -248,9 +248,15 @@ async def test_a_table_of_many_pages_has_every_row_once(fleet: FleetStore, monke
     whole = await table_of(fleet, 0, START_S + 86_400)
     assert len(whole[1]) == 300
     stepped = await table_of(fleet, 0, START_S + 86_400, 120)
-    monkeypatch.setattr("gateway.telemetry._TABLE_ROWS", 7)
+    assert [row.time_ms for row in whole[1]] == sorted(row.time_ms for row in whole[1])
+    monkeypatch.setattr("gateway.telemetry._TABLE_STEPS", 7)
+    monkeypatch.setattr("gateway.telemetry._PAGE_BATCHES", 1)
     assert await table_of(fleet, 0, START_S + 86_400) == whole
     assert await table_of(fleet, 0, START_S + 86_400, 120) == stepped
+    monkeypatch.setattr("gateway.telemetry._WAITING_ROWS_MAX", 1)
+    assert sorted(row.time_ms for row in (await table_of(fleet, 0, START_S + 86_400))[1]) == [
+        row.time_ms for row in whole[1]
+    ]
 
 
 async def test_a_row_without_values_stands_where_a_gap_between_steps_begins(fleet: FleetStore) -> None:
