@@ -34,8 +34,9 @@ from store.writer import Writer
 
 log = structlog.get_logger("edge.batches")
 
-# What a datagram holds, less its upload, parcel and batch heads and its signature.
-BODY_BYTES_MAX = 1_090
+# What a datagram holds, less its signature (64 B) and the heads of upload (6 B, 18 with the epoch and the question for
+# the time), parcel (13 B up to the 65,536th, then 2 more) and batch (5 B): the sum is DATAGRAM_PAYLOAD_BYTES_MAX.
+BODY_BYTES_MAX = 1_100
 _OFFER_PAUSE_S = 600.0
 
 Cells = tuple[int | None, ...]

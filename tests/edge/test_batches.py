@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from edge.batches import BODY_BYTES_MAX
 from protocol import batch
 from protocol.errors import LocalError, QueueFullError
-from protocol.messages import unseal, verify_parcel
+from protocol.messages import Batch, Parcel, Upload, seal, unseal, verify_parcel
 from protocol.numbers import DATAGRAM_PAYLOAD_BYTES_MAX, ParcelKind, Precedence
 from protocol.schema import decode_schema
 from store import incidents
@@ -62,6 +63,14 @@ async def test_rows_of_different_boots_are_recovered_apart(tmp_path: Path) -> No
     await truck.start()
     assert [(boot, cells) for boot, _, cells in truck.rows()] == [(7, (1, 1)), (8, (2, 2))]
     await truck.stop()
+
+
+@pytest.mark.parametrize("sequence", [70, 65_535, 70_000])
+def test_the_largest_body_fits_a_datagram_with_every_head(sequence: int) -> None:
+    payload = Batch(3, None, bytes(BODY_BYTES_MAX)).encode()
+    sealed = seal(KEY, Parcel(1 << 63, sequence, Precedence.NORMAL, ParcelKind.BATCH, payload), "ke-arrow", bytes(32))
+    upload = Upload(parcels=(sealed,), epoch=1 << 63, ask_time=True).encode()
+    assert DATAGRAM_PAYLOAD_BYTES_MAX - 4 <= len(upload) <= DATAGRAM_PAYLOAD_BYTES_MAX
 
 
 async def test_a_full_batch_fits_a_datagram_and_the_next_row_opens_another(truck: Truck) -> None:
