@@ -20,9 +20,10 @@ from typing import Any, Final, Protocol
 from protocol.errors import QueueFullError
 from protocol.forwarding import Settled, Waiting
 from protocol.messages import Ack, Parcel, unseal
-from protocol.numbers import PARCEL_ATTEMPTS_MAX, PARCEL_BYTES_MAX, PARCEL_WINDOW, ParcelKind, Precedence, Refusal
+from protocol.numbers import PARCEL_BYTES_MAX, PARCEL_WINDOW, ParcelKind, Precedence
 from store import again, eviction, incidents
-from store.database import Database, Sql, start_epoch
+from store.database import Database, start_epoch
+from store.sendings import Sendings
 
 Seal = Callable[[Parcel], bytes]
 
@@ -38,7 +39,6 @@ class Reseal(Protocol):
         """Return the sealed bytes."""
 
 
-_FINAL_REFUSALS: Final = frozenset({Refusal.MALFORMED, Refusal.BAD_SIGNATURE, Refusal.TOO_LARGE})
 # Delivered parcels are kept a while so that a gateway restored from a backup can be given them again.
 DELIVERED_KEPT_S: Final = 3 * 86_400
 DELIVERED_KEPT_MAX: Final = 20_000
@@ -101,6 +101,7 @@ class ParcelQueue:
     def __init__(self, database: Database, truck: str) -> None:
         self.truck = truck
         self._database = database
+        self._sendings = Sendings(database)
         self._known_at_start = self._last_sequence(database.epoch)
         self._start_epoch = database.epoch
         self.folding: Fold | None = None
@@ -227,25 +228,13 @@ class ParcelQueue:
     def mark_sent(self, epoch: int, sequences: Iterable[int], now_s: int) -> tuple[int, ...]:
         """Count an attempt BEFORE the sending; return the sequences that may be sent, the others are quarantined.
 
-        Whatever happens to the sending, `mark_unanswered` or an acknowledgement takes the attempt back; only refusals
-        and deaths of the daemon stay counted, so a poisonous parcel stops itself and a lossy link stops nothing.
+        Whatever happens to the sending, `mark_unanswered` or an acknowledgement ends it.
         """
-        allowed = []
-        with self._database.atomic():
-            for sequence in sequences:
-                where = {"epoch": _key(epoch), "sequence": sequence, "max": PARCEL_ATTEMPTS_MAX}
-                if self._update(f"{_QUEUED} AND attempts < :max", where, attempts=Sql("attempts + 1")):
-                    allowed.append(sequence)
-                elif self._update(f"{_QUEUED} AND attempts >= :max", where, **_closed(ParcelState.QUARANTINED, now_s)):
-                    self._report_quarantined(epoch, sequence, "attempts", now_s)
-        return tuple(allowed)
+        return self._sendings.begin(epoch, sequences, now_s)
 
     def mark_unanswered(self, epoch: int, sequences: Iterable[int]) -> None:
         """Take back the attempt of a sending that got no answer: the link's fault, not the parcel's."""
-        with self._database.atomic():
-            for sequence in sequences:
-                where = {"epoch": _key(epoch), "sequence": sequence}
-                self._update(f"{_QUEUED} AND attempts > 0", where, attempts=Sql("attempts - 1"))
+        self._sendings.end(epoch, sequences)
 
     def _update(self, where: str, params: dict[str, Any], **changes: Any) -> int:
         return self._database.update("parcels", where, params, **changes)
@@ -259,7 +248,7 @@ class ParcelQueue:
         """
         with self._database.atomic():
             self.mark_unanswered(epoch, sent)
-            quarantined = sum(self._refuse(epoch, sequence, reason, now_s) for sequence, reason in ack.refused)
+            quarantined = sum(self._sendings.refuse(epoch, sequence, reason, now_s) for sequence, reason in ack.refused)
             if ack.epoch_unknown:
                 return Applied(0, quarantined)
             clashed = self._find_clash(ack, epoch, now_s)
@@ -291,9 +280,9 @@ class ParcelQueue:
             self.mark_unanswered(epoch, sent)
             self._deliver([(sequence, sequence) for sequence in settled.delivered], epoch, now_s)
             for sequence, reason in settled.refused:
-                self._refuse(epoch, sequence, reason, now_s)
+                self._sendings.refuse(epoch, sequence, reason, now_s)
             for sequence, reason in settled.quarantined:
-                self._quarantine(epoch, sequence, reason, now_s)
+                self._sendings.quarantine(epoch, sequence, reason, now_s)
 
     def _deliver(self, ranges: Iterable[tuple[int, int]], epoch: int, now_s: int) -> int:
         # One that was quarantined for its attempts may have arrived after all; one that was refused has not.
@@ -304,26 +293,6 @@ class ParcelQueue:
         fixed = {"epoch": _key(epoch), "queued": ParcelState.QUEUED, "quarantined": ParcelState.QUARANTINED}
         changes = _closed(ParcelState.DELIVERED, now_s)
         return sum(self._update(where, {**fixed, "first": first, "last": last}, **changes) for first, last in ranges)
-
-    def _refuse(self, epoch: int, sequence: int, reason: Refusal, now_s: int) -> int:
-        """Count a refusal; return how many parcels it quarantined."""
-        where = {"epoch": _key(epoch), "sequence": sequence}
-        self._update(_QUEUED, where, attempts=Sql("attempts + 1"))
-        attempts = self._database.value(f"SELECT attempts FROM parcels WHERE {_QUEUED}", where)
-        if attempts is not None and (reason in _FINAL_REFUSALS or attempts >= PARCEL_ATTEMPTS_MAX):
-            return self._quarantine(epoch, sequence, reason, now_s)
-        return 0
-
-    def _quarantine(self, epoch: int, sequence: int, reason: Refusal, now_s: int) -> int:
-        where = {"epoch": _key(epoch), "sequence": sequence}
-        changed = self._update(_QUEUED, where, refusal=int(reason), **_closed(ParcelState.QUARANTINED, now_s))
-        if changed:
-            self._report_quarantined(epoch, sequence, reason.name.lower(), now_s)
-        return changed
-
-    def _report_quarantined(self, epoch: int, sequence: int, reason: str, now_s: int) -> None:
-        details: dict[str, int | bool | str] = {"epoch": f"{epoch:016x}", "sequence": sequence, "reason": reason}
-        incidents.record(self._database, "parcel.quarantined", details, now_s)
 
     def _find_clash(self, ack: Ack, epoch: int, now_s: int) -> tuple[int, ...]:
         """Notice that the gateway has numbers that this database never gave: it lost its tail and gave them again."""

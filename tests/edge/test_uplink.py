@@ -18,6 +18,7 @@ from gateway.coap import Answer
 from protocol.messages import Ack
 from protocol.numbers import PARCEL_ATTEMPTS_MAX, Precedence
 from store.parcels import ParcelState
+from store.sendings import Sendings
 from tests.edge.rig import Rig, Wire, arrived, queued, send, settled, until
 
 
@@ -262,7 +263,7 @@ async def test_a_parcel_that_killed_the_daemon_too_often_is_set_aside_and_not_se
     await send(edge, "poison")
     poison = (await edge.writer.run(lambda: edge.queue.load_window(1)))[0]
     for _ in range(PARCEL_ATTEMPTS_MAX):
-        await edge.writer.run(lambda: edge.queue.mark_sent(poison.epoch, [poison.sequence], 0))
+        await edge.writer.run(lambda: Sendings(edge.state).begin(poison.epoch, [poison.sequence], 0))  # another life
     await send(edge, "good")
     rig.edges[edge].cancel()
     rig.edges[edge] = asyncio.create_task(edge.run())
