@@ -20,6 +20,7 @@ from edge.collectors.registry import (
 )
 from edge.collectors.replay import ReplayCollector
 from edge.collectors.vedirect import VeDirectCollector
+from edge.config import DEFAULT_TEXT
 
 TOML = """
 [[collector]]
@@ -60,6 +61,20 @@ def test_a_checkout_without_metadata_knows_the_built_in_kinds(monkeypatch):
 def test_the_built_in_kinds_are_those_that_an_install_offers():
     project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
     assert project["entry-points"]["digitruck.collectors"] == dict(BUILT_IN)
+
+
+def test_the_examples_of_the_readme_hold_and_show_every_kind():
+    text = (Path(__file__).parents[3] / "README.md").read_text()
+    section = text.partition("## Instruments\n")[2].partition("\n## ")[0]
+    examples = tables("\n".join(line[4:] for line in section.splitlines() if line.startswith("    ")))
+    assert {each["kind"] for each in examples} == set(BUILT_IN) - {"replay"}
+    built = build_collectors(plan_collectors(examples))
+    assert built.problems == ()
+    assert len(built.collectors) == len(examples)
+
+
+def test_the_written_configuration_names_every_kind():
+    assert [kind for kind in BUILT_IN if kind not in DEFAULT_TEXT] == []
 
 
 @pytest.mark.parametrize("kind", sorted(BUILT_IN))
