@@ -370,6 +370,7 @@ class Edge:
         while True:
             await asyncio.sleep(_LEDGER_S)
             self.ledger.flush()
+            self.links_store.database.require_in_place()
 
     async def _watchdog(self) -> None:
         # A ping proves that the loop turns and that the database's thread does; now and then, that the disk takes it.

@@ -88,6 +88,7 @@ class Database:
         self.recreated = False
         self._lock = lock
         self._columns: dict[str, list[str]] = {}
+        self._inode = 0
         self.sql: SqliteDatabase  # since `connect`
 
     @property
@@ -118,6 +119,7 @@ class Database:
             self._pragma("journal_size_limit", wal_bytes, wal_bytes)
             # A file that is larger than its share keeps its size: SQLite answers with that, and admission stays shut.
             self._pragma("max_page_count", (self.share_bytes - wal_bytes) // self.value("PRAGMA page_size"), None)
+            self._inode = self.path.stat().st_ino
         except sqlite3.DatabaseError as error:
             connection.close()
             raise _as_damage(error) from error
@@ -247,6 +249,31 @@ class Database:
             self.connect()
         except (sqlite3.Error, StoreError, DamageError) as error:
             raise StoreFailedError(f"{self.path.name} could not be opened again: {error}") from error
+
+    def is_in_place(self) -> bool:
+        """Return whether the file that is open is the one that the next opening finds, and its WAL too."""
+        return self._has_its_name() and self.path.with_name(self.path.name + "-wal").exists()
+
+    def require_in_place(self) -> None:
+        """Raise `StoreFailedError` if somebody deleted or replaced the file or its WAL, once what is open, and has no
+        name any more, is where the next opening looks for it.
+        """
+        if self.is_in_place():
+            return
+        try:
+            if self._has_its_name():
+                self.sql.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                raise StoreFailedError(f"the WAL of {self.path.name} was deleted; what it held is in the database")
+            saved = salvage.save_open(self.sql.conn, self.path)
+        except (OSError, sqlite3.Error) as error:
+            raise StoreFailedError(f"{self.path.name} is gone, and could not be saved: {error}") from error
+        raise StoreFailedError(f"{self.path.name} was deleted or replaced; its rows are in {saved.name}")
+
+    def _has_its_name(self) -> bool:
+        try:
+            return self.path.stat().st_ino == self._inode
+        except OSError:
+            return False
 
     def close(self) -> None:
         """Checkpoint, close and unlock; a file that was closed well is known again by its next opening."""

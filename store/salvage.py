@@ -9,6 +9,7 @@ not know is left in the file that was moved aside.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -31,12 +32,36 @@ _ROWS_A_LOOK = 64
 
 def set_aside(path: Path) -> Path:
     """Rename a database and its WAL to the next free `NAME.corrupt-N`; return where it lies now."""
-    number = 1
-    while (aside := path.with_name(f"{path.name}.corrupt-{number}")).exists():
-        number += 1
+    aside = _next_aside(path)
     path.rename(aside)
     _move_parts(path, aside)
     sync_folder(path.parent)
+    return aside
+
+
+def save_open(connection: sqlite3.Connection, path: Path) -> Path:
+    """Write what is open, but has lost its name, as a file that was moved aside; return where it lies."""
+    aside, whole = _next_aside(path), path.with_name(path.name + ".saved")
+    whole.unlink(missing_ok=True)
+    with closing(sqlite3.connect(whole)) as copy:
+        connection.backup(copy)
+    with whole.open("rb") as file:
+        os.fsync(file.fileno())
+    if path.exists():
+        # Somebody put another in its place: that is not what was written last, and its rows are not to be mixed in.
+        path.rename(path.with_name(path.name + ".replaced"))
+    for part in _PARTS:
+        # All that the log of the lost file held is in the copy; on another file it would be damage.
+        path.with_name(path.name + part).unlink(missing_ok=True)
+    whole.rename(aside)
+    sync_folder(path.parent)
+    return aside
+
+
+def _next_aside(path: Path) -> Path:
+    number = 1
+    while (aside := path.with_name(f"{path.name}.corrupt-{number}")).exists():
+        number += 1
     return aside
 
 

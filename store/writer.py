@@ -2,7 +2,8 @@
 
 `await writer.run(fn)` queues a function; the thread takes all that wait into one transaction, each in a savepoint of
 its own, so that one that raises undoes only itself, and commits once (a commit for each row costs an fsync for each).
-A result is handed out only after COMMIT has returned: what the caller then sends or acknowledges is on the disk.
+A result is handed out only after COMMIT has returned: what the caller then sends or acknowledges is on the disk. A file
+that was deleted meanwhile takes commits as well: it is looked for after each.
 When COMMIT fails nobody knows; every caller gets `CommitUnknownError` and the database is opened again.
 """
 
@@ -116,6 +117,7 @@ class Writer:
             if intact:
                 self._database.sql.conn.execute("COMMIT")
                 self.commits += 1
+                self._look_for_the_file()
         except sqlite3.Error as error:
             self._fail(group, error)
             return
@@ -124,6 +126,13 @@ class Writer:
             for job in group:
                 job.result = job.error = None
                 self._commit([job])
+
+    def _look_for_the_file(self) -> None:
+        """Notice that the file was deleted: what was just committed is saved, and nothing more is taken."""
+        try:
+            self._database.require_in_place()
+        except StoreFailedError as gone:
+            self._failed = gone
 
     def _fail(self, group: list[_Job], error: sqlite3.Error) -> None:
         for job in group:

@@ -6,7 +6,7 @@ import asyncio
 import shutil
 import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from protocol.budget import Cap
 from protocol.cose import digest
 from protocol.messages import Event, decode_payload, unseal
 from protocol.numbers import DocumentKind, Precedence
+from store.errors import StoreFailedError
 from store.links import open_links
 from store.staging import Staging
 from tests.faults.scenes import edge_config, join_by_hand, open_state, trust_config
@@ -164,3 +165,25 @@ async def test_a_bit_flipped_in_the_log_costs_at_most_its_tail(file: str, folder
         await truck.recorder.event("after", Precedence.PRIORITY)
         assert "after" in await told(truck)
         assert truck.state.check().damage == truck.links_store.database.check().damage == ()
+
+
+@pytest.mark.parametrize("file", [_STATE, _LINKS])
+async def test_a_database_deleted_under_the_daemon_is_saved_by_it_and_told_by_the_next(
+    file: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.daemon._LEDGER_S", 0.05)
+    truck = Edge(edge_config(), folder)
+    await truck.start()
+    work = asyncio.create_task(truck.run())
+    for part in ("", "-wal", "-shm"):
+        (folder / f"{file}{part}").unlink()
+    with suppress(StoreFailedError):  # stored, and then found out
+        await truck.recorder.event("accepted", Precedence.PRIORITY)
+    with pytest.raises(ExceptionGroup, match="TaskGroup"):
+        async with asyncio.timeout(60):
+            await work
+    await truck.close()
+    async with daemon(folder) as again:
+        names = await told(again)
+        assert {"before", "accepted", "store.recreated", "store.salvaged"} <= set(names)
+        assert names.count("accepted") == 1

@@ -3,11 +3,15 @@
 import asyncio
 import sqlite3
 import threading
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from store.database import open_reader
+from store import incidents
+from store.database import Database, open_reader
 from store.errors import CommitUnknownError, StoreFailedError
+from store.openrows import OpenRow, OpenRows
 from store.settings import Settings
 from store.writer import Writer
 
@@ -137,3 +141,46 @@ async def test_closing_does_what_is_queued_and_then_refuses(database) -> None:
     assert max(await asyncio.gather(*jobs)) == 200
     with pytest.raises(StoreFailedError):
         await writer.run(lambda: None)
+
+
+@pytest.mark.parametrize("gone", [("",), ("", "-wal", "-shm"), ("-wal",)])
+async def test_a_file_that_is_deleted_underneath_loses_nothing_and_stops_the_writer(
+    opened: Callable[..., Database], tmp_path: Path, gone: tuple[str, ...]
+) -> None:
+    database = opened()
+    OpenRows(database).add(OpenRow(1, None, 5, (1,)))
+    epoch = database.epoch
+    writer = Writer(database)
+    writer.start()
+    for part in gone:
+        (tmp_path / f"state.db{part}").unlink()
+    settings = Settings(database)
+    await writer.run(lambda: settings.put("accepted", b"after it was deleted"))
+    with pytest.raises(StoreFailedError, match="deleted"):
+        await writer.run(lambda: settings.put("refused", b"1"))
+    await writer.close()
+    database.close()
+    again = opened()
+    assert Settings(again).get("accepted") == b"after it was deleted"
+    assert Settings(again).get("refused") is None
+    assert OpenRows(again).count(1) == 1
+    assert again.check().damage == ()
+    assert (again.epoch != epoch) == ("" in gone)
+    told = {each.name for each in incidents.unreported(again, 100)}
+    assert ({"store.recreated", "store.salvaged"} <= told) == ("" in gone)
+
+
+async def test_another_file_in_its_place_is_not_mixed_in(opened: Callable[..., Database], tmp_path: Path) -> None:
+    database = opened()
+    OpenRows(database).add(OpenRow(1, None, 5, (1,)))
+    database.sql.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    (tmp_path / "older").write_bytes((tmp_path / "state.db").read_bytes())
+    writer = Writer(database)
+    writer.start()
+    (tmp_path / "older").rename(tmp_path / "state.db")
+    await writer.run(lambda: Settings(database).put("accepted", b"1"))
+    await writer.close()
+    database.close()
+    again = opened()
+    assert (Settings(again).get("accepted"), OpenRows(again).count(1)) == (b"1", 1)
+    assert (tmp_path / "state.db.replaced").exists()
