@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Sequence
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
@@ -280,8 +280,8 @@ def _sync(method: Callable[Concatenate[Client, P], Coroutine[Any, Any, T]]) -> C
 
 def _iterated(
     method: Callable[Concatenate[Client, P], AsyncIterator[T]],
-) -> Callable[Concatenate[SyncClient, P], Iterator[T]]:
-    def call(self: SyncClient, /, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
+) -> Callable[Concatenate[SyncClient, P], Generator[T]]:
+    def call(self: SyncClient, /, *args: P.args, **kwargs: P.kwargs) -> Generator[T]:
         return self.iterate(method(self.client, *args, **kwargs))
 
     functools.update_wrapper(call, method)
@@ -310,8 +310,8 @@ class SyncClient:
         """Run anything that awaits the async client (`self.client`)."""
         return self._runner.run(work)
 
-    def iterate(self, work: AsyncIterator[T]) -> Iterator[T]:
-        """Iterate over what the async client yields."""
+    def iterate(self, work: AsyncIterator[T]) -> Generator[T]:
+        """Iterate over what the async client yields; close it if you stop before its end."""
         try:
             while True:
                 try:

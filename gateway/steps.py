@@ -81,8 +81,8 @@ class Step:
 
     @property
     def mean(self) -> float:
-        """Return the mean of the values."""
-        return self.total / self.count
+        """Return the mean of the values, without the noise of adding decimals up as binary fractions."""
+        return float(f"{self.total / self.count:.12g}")
 
 
 @dataclass(slots=True)

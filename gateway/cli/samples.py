@@ -90,8 +90,8 @@ def samples(
             if form == "table":
                 _print_series(series)
                 return
-            pieces = iter([encode_json(series)])
-        with _opened(output) as file:
+            pieces = (encode_json(each) for each in [series])
+        with contextlib.closing(pieces), _opened(output) as file:
             written = _copy(pieces, file)
     if output is not None:
         note(f"{output}: {size(written)}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import BinaryIO
 
@@ -80,7 +80,7 @@ def verify(
                 found = client.verification(truck, since_ms=since, until_ms=until)
             else:
                 pieces = client.evidence(truck, since_ms=since, until_ms=until)
-                with private_file(output) if output is not None else nullcontext() as kept:
+                with closing(pieces), private_file(output) if output is not None else nullcontext() as kept:
                     found = _verified(verifier, _lines(pieces, kept))
     if as_json:
         print_json(found)

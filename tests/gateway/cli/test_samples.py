@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -120,6 +122,19 @@ def test_a_file_that_breaks_off_leaves_the_one_before(
     assert (ran.code, "broke off" in ran.err) == (1, True)
     assert (home / "x.csv").read_text() == "of yesterday"
     assert [each.name for each in home.glob(".x*")] == []
+
+
+def test_a_full_disk_ends_the_download_and_is_said(
+    truck: Truck, digitruck: Digitruck, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(pieces: Iterator[bytes], file: object) -> int:
+        next(pieces)
+        raise OSError(errno.ENOSPC, "No space left on device", "x.csv")
+
+    monkeypatch.setattr("gateway.cli.samples._copy", full)
+    ran = digitruck("samples", "ke-arrow", *SINCE, "--output", "x.csv", ok=False)
+    assert (ran.code, ran.err) == (1, "digitruck: x.csv: No space left on device\n")
+    assert not list(home.glob("*x.csv*"))
 
 
 def test_repaired_clocks_and_gaps_are_pointed_out(
