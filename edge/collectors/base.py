@@ -139,6 +139,11 @@ class Collector(ABC, Generic[S_co]):
         return 2 * self.period_s + 30.0
 
     @property
+    def silence_hint(self) -> str:
+        """Return what to look at if no row comes although nothing failed."""
+        return ""
+
+    @property
     @abstractmethod
     def channels(self) -> tuple[ChannelSpec, ...]:
         """Return the channels, the same for as long as this object lives."""

@@ -71,7 +71,8 @@ async def _try_once(collector: AnyCollector, clock: Clock, timeout_s: float) -> 
     except StopAsyncIteration:
         return CollectorCheck(name=collector.name, error="the source ended before its first row")
     except TimeoutError:
-        return CollectorCheck(name=collector.name, error=f"no row within {timeout_s:g} s")
+        hint = f": {collector.silence_hint}" if collector.silence_hint else ""
+        return CollectorCheck(name=collector.name, error=f"no row within {timeout_s:g} s{hint}")
     except Exception as error:  # a collector may raise anything; here it is the answer
         return CollectorCheck(name=collector.name, error=one_line(error))
     channels = collector.channels

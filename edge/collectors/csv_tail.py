@@ -65,6 +65,11 @@ class CsvTailCollector(Collector[CsvTailSettings]):
         """Return the channels declared."""
         return tuple(channel.spec(self.channel_name(channel.name)) for channel in self.settings.channels)
 
+    @property
+    def silence_hint(self) -> str:
+        """Return what to look at if nothing comes."""
+        return "no whole line was added, and the last one is older than fresh_s"
+
     async def rows(self, clock: Clock) -> AsyncGenerator[Row, None]:
         """Yield the last line's values each period while lines come; `SourceError` when the file is gone or none."""
         latest = Latest(len(self.settings.channels), fresh_s=self.settings.fresh_s, clock=clock)

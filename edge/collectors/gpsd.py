@@ -76,6 +76,11 @@ class GpsdCollector(Collector[GpsdSettings]):
             for spec in specs
         )
 
+    @property
+    def silence_hint(self) -> str:
+        """Return what to look at if nothing comes."""
+        return "gpsd reports nothing: cgps shows whether it hears a receiver"
+
     async def rows(self, clock: Clock) -> AsyncGenerator[Row, None]:
         """Yield a row each period while gpsd reports; `SourceError` when it is gone or its receiver is silent."""
         latest = Latest(len(self.settings.channels), fresh_s=max(_FRESH_S_MIN, self.period_s), clock=clock)

@@ -73,6 +73,11 @@ class MqttCollector(Collector[MqttSettings]):
         """Return the channels declared."""
         return tuple(channel.spec(self.channel_name(channel.name)) for channel in self.settings.channels)
 
+    @property
+    def silence_hint(self) -> str:
+        """Return what to look at if nothing comes."""
+        return "nothing was published there: mosquitto_sub -v -t TOPIC shows what is"
+
     async def rows(self, clock: Clock) -> AsyncGenerator[Row, None]:
         """Yield the latest values each period; `SourceError` when the broker is gone or refuses."""
         latest = Latest(len(self.settings.channels), fresh_s=self.settings.fresh_s, clock=clock)

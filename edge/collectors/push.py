@@ -86,6 +86,11 @@ class PushCollector(Collector[PushSettings]):
         """Return the channels declared."""
         return tuple(channel.spec(self.channel_name(channel.name)) for channel in self.settings.channels)
 
+    @property
+    def silence_hint(self) -> str:
+        """Return what to look at if nothing comes."""
+        return f"nobody told anything; try: curl -d JSON http://{self.settings.listen}/"
+
     async def rows(self, clock: Clock) -> AsyncGenerator[Row, None]:
         """Yield the latest values each period; `SourceError` when the port is taken or the token unreadable."""
         token = await asyncio.to_thread(read_token, self.settings.token_file)

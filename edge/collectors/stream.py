@@ -7,6 +7,7 @@ more slowly, which TCP passes on to it. Deliberately absent: reconnecting; the s
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -90,7 +91,9 @@ async def connect(
     except ssl.SSLError as error:
         raise SourceError(f"{place}: TLS failed: {error.reason or error}") from error
     except OSError as error:
-        raise SourceError(f"cannot connect to {place}: {error.strerror or error}; {default}".rstrip("; ")) from error
+        # asyncio words its own "Connect call failed"; a name that is not found has a negative number.
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
+        raise SourceError(f"cannot connect to {place}: {reason}; {default}".rstrip("; ")) from error
     try:
         yield Stream(reader, writer, place, clock)
     finally:

@@ -92,6 +92,11 @@ class VeDirectCollector(Collector[VeDirectSettings]):
             for field in self._fields.values()
         )
 
+    @property
+    def silence_hint(self) -> str:
+        """Return what to look at if nothing comes."""
+        return "nothing arrives that is VE.Direct: is the cable in the right port, is anything else reading it?"
+
     async def rows(self, clock: Clock) -> AsyncGenerator[Row, None]:
         """Yield the latest values each period; `SourceError` when the port or file fails; ends if a file is used up."""
         latest: dict[str, _Seen] = {}

@@ -84,6 +84,11 @@ class VenusCollector(Collector[VenusSettings]):
             for name, of in ((name, _PATHS[name]) for name in self.settings.channels)
         )
 
+    @property
+    def silence_hint(self) -> str:
+        """Return what to look at if nothing comes."""
+        return "the GX published nothing: is MQTT on in Settings, Services? does it have the channels picked?"
+
     async def rows(self, clock: Clock) -> AsyncGenerator[Row, None]:
         """Yield the latest values each period; `SourceError` when the GX is gone or refuses."""
         latest = Latest(len(self.settings.channels), fresh_s=self.settings.fresh_s, clock=clock)

@@ -75,6 +75,18 @@ async def test_each_collector_gives_a_sample_or_a_reason(tmp_path, kinds, wire_f
     assert "is not a file" in by_name["trace"].error
 
 
+async def test_a_source_that_is_silent_says_what_to_look_at(tmp_path):
+    log = tmp_path / "log.csv"
+    log.write_text("a\n")
+    tables = [
+        {"kind": "csv-tail", "name": "log", "file": str(log), "channels": [{"name": "a"}]},
+        {"kind": "http-push", "name": "push", "listen": "127.0.0.1:0", "channels": [{"name": "a"}]},
+    ]
+    log_check, push_check = await check_collectors(tables, clock=RealClock(time.monotonic), timeout_s=0.2)
+    assert log_check.error.startswith("no row within 0.2 s: no whole line was added")
+    assert "curl -d JSON http://127.0.0.1:0/" in push_check.error
+
+
 async def test_a_sample_reads_like_the_instrument(tmp_path, wire_frame):
     capture = tmp_path / "charger.bin"
     capture.write_bytes(wire_frame(("V", "12530"), ("CS", "3"), ("T", "---")))
