@@ -10,9 +10,10 @@ import pytest
 from gateway.coverage import channel_coverage
 from gateway.rollups import RollupTask
 from protocol.schema import Channel, Schema
+from protocol.summary import Summary, encode_summary, summarise, summary_schema
 from store.fleet.evidence import DAY_MS, HOUR_MS
 from store.fleet.fleet import FleetStore
-from tests.gateway.fleets import add_truck
+from tests.gateway.fleets import SCHEMA, add_truck
 
 START_S = 1_794_960_000  # midnight UTC
 START_MS = START_S * 1000
@@ -74,6 +75,27 @@ async def test_what_is_due_follows_the_period_of_the_schema(fleet: FleetStore) -
     found = (await covered(fleet, 7))["bat_v"]
     assert found.count == [60, 60, 0, 0, 12, 0, 0]
     assert found.due == [60, 60, 60, 60, 12, 12, 12]
+
+
+async def test_hours_of_which_only_summaries_tell_count_what_they_stand_for_until_the_detail_comes(
+    fleet: FleetStore,
+) -> None:
+    truck = await add_truck(fleet)
+    await truck.register()
+    derived = summary_schema(SCHEMA)
+    await truck.register(derived, 2)
+    hours = [[(START_S + 3600 * hour + 60 * n, (2600, n)) for n in range(0, 60, hour + 1)] for hour in range(3)]
+    await truck.batch(hours[0])
+    told = Summary(tuple((20 + at, summarise(SCHEMA, rows)) for at, rows in enumerate(hours[1:])))
+    await truck.batch(hours[1] + hours[2], schema=derived, number=2, body=encode_summary(derived, told))
+    await RollupTask(fleet).catch_up()
+    summarised = (await covered(fleet, 3))["bat_v"]
+    assert (summarised.count, summarised.due) == ([60, 30, 20], [60, 60, 60])
+    truck.sequence = 19
+    for rows in hours[1:]:
+        await truck.batch(rows)
+    await RollupTask(fleet).catch_up()
+    assert (await covered(fleet, 3))["bat_v"].count == [60, 30, 20]
 
 
 async def test_values_whose_clock_was_set_later_are_counted_apart(fleet: FleetStore) -> None:
