@@ -379,6 +379,11 @@ class Truck:
         """Return the reasons of the receipts that reject a document of this kind."""
         return [each.reason for each in self.receipts if (each.document, each.outcome) == (kind, Outcome.REJECTED)]
 
+    def refused(self, *signed: bytes) -> bool:
+        """Return whether each of these very documents was rejected by a receipt."""
+        rejected = {each.digest for each in self.receipts if each.outcome is Outcome.REJECTED}
+        return rejected >= {cose.digest(each) for each in signed}
+
     def versions(self) -> dict[tuple[DocumentKind, str], int]:
         """Return the highest versions that are trusted, durably."""
         return {(kind, n): v for kind in DocumentKind for n, v in self.documents.highest_versions(kind).items()}
