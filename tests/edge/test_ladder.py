@@ -6,13 +6,19 @@ import random
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
+from gateway.rollups import RollupTask
 from protocol import batch
 from protocol.cose import digest
 from protocol.messages import Batch, Parcel, decode_payload, unseal, verify_parcel
 from protocol.numbers import ParcelKind, Precedence
 from protocol.schema import Codec, Schema, decode_schema
 from protocol.summary import Summary, decode_summary, summarise
+from store import eviction
 from store.documents import Schemas
+from store.fleet.evidence import DAY_MS
+from tests.edge.rig import Rig, arrived, send, settled, until
 from tests.edge.trucks import KEY, SCHEMA, Truck
 
 AFTER_S = 6 * 3600
@@ -173,3 +179,55 @@ async def test_a_batch_that_cannot_be_decoded_is_left_and_stops_nothing(tmp_path
         assert truck.queue.folding(buried.append) == 0
     assert [each.rows for each in buried] == [5]
     await truck.stop()
+
+
+async def test_a_gateway_counts_every_row_once_from_detail_and_summaries_of_a_truck_that_was_offline(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = await rig.join()
+    first = await rig.start(data)
+    await send(first, "hello")
+    await arrived(rig, "hello")
+    await rig.stop(first)
+    offline = await rig.start(data, run=False)
+    assert offline.clock.wall_s() is not None
+    await offline.recorder.open_series("solar", SCHEMA)
+    rows = 1_800
+    start_s = offline.clock.monotonic() - 60 * rows
+    chance = random.Random(3)
+    cells = [(chance.randint(-(1 << 54), 1 << 54), chance.choice([None, 5])) for _ in range(rows)]
+    for at in range(rows):
+        await offline.recorder.on_row("solar", start_s + 60 * at, cells[at])
+    await offline.recorder.close_all()
+    # Some detail is folded, some is summarised and stays, and some stays as it is.
+    with monkeypatch.context() as full:
+        there = offline.state.used_bytes() + eviction.OVERHEAD_BYTES
+        full.setattr(eviction, "ADMISSION_PERCENT", 100 * there / offline.state.capacity_bytes())
+        await offline.recorder.event("full", Precedence.NORMAL)
+    offline.recorder.summary_after_s = 3600
+    oldest = "id IN (SELECT id FROM parcels WHERE kind = 1 AND state = 1 ORDER BY id LIMIT 3)"
+    await offline.writer.run(lambda: offline.state.update("parcels", oldest, {}, added_s=1))
+    await offline.recorder.tick()
+    await rig.stop(offline)
+    online = await rig.start(data)
+    await settled(online)
+    assert rig.hub.gateway is not None
+    fleet = rig.hub.gateway.fleet
+    task = RollupTask(fleet)
+
+    async def rolled_up() -> bool:
+        return not await fleet.pending_rollups() or await task.catch_up() < 0
+
+    await until(rolled_up)
+    rollups = await fleet.rollups("ke-arrow", ["bat_v", "pv_w"], 0, 1 << 50, DAY_MS)
+    volts = [each for each in rollups if each.channel == "bat_v"]
+    assert sum(each.count for each in volts) == rows
+    assert sum(each.count for each in rollups if each.channel == "pv_w") == sum(pv is not None for _, pv in cells)
+    assert min(each.minimum for each in volts) == pytest.approx(min(volt for volt, _ in cells) / 100)
+    coverage = await fleet.coverage("ke-arrow", 0, 1 << 50)
+    assert sum(last - first + 1 for epoch in coverage.epochs for first, last, _ in epoch.dropped) > 0
+    assert {reason for epoch in coverage.epochs for _, _, reason in epoch.dropped} == {"folded"}
+    assert 0 < coverage.rows < rows
+    summaries = [each for each in await fleet.batches("ke-arrow", 0, 1 << 50) if each.rows == 0]
+    assert len(summaries) >= 2
+    assert not any(epoch.missing for epoch in coverage.epochs)
