@@ -135,6 +135,7 @@ async def test_a_full_share_folds_its_oldest_detail_and_every_row_is_told_of(tmp
     room = truck.database.capacity_bytes() * 85 // 100 - truck.database.used_bytes() - 30_000
     truck.database.sql.execute("INSERT INTO ballast VALUES (zeroblob(?))", [room])
     rows = 2_400
+    truck.database.sql.conn.execute("PRAGMA synchronous = OFF")
     await record(truck, rows, size=1 << 55)
     await truck.recorder.close_all()
     queue = Queue(truck)
@@ -193,6 +194,7 @@ async def test_a_gateway_counts_every_row_once_from_detail_and_summaries_of_a_tr
     assert offline.clock.wall_s() is not None
     await offline.recorder.open_series("solar", SCHEMA)
     rows = 1_800
+    offline.state.sql.conn.execute("PRAGMA synchronous = OFF")
     start_s = offline.clock.monotonic() - 60 * rows
     chance = random.Random(3)
     cells = [(chance.randint(-(1 << 54), 1 << 54), chance.choice([None, 5])) for _ in range(rows)]
