@@ -104,12 +104,16 @@ class Samples(Struct, frozen=True):
 
 
 class Event(Struct, frozen=True):
-    """One event. `time_ms` is None while its boot's clock is not known; then `boot_ms` counts from the boot."""
+    """One event. `time_ms` is None while its boot's clock is not known; then `boot_ms` counts from the boot.
+
+    `repaired`: the clock became known after the event.
+    """
 
     id: int
     name: str
     time_ms: int | None
     boot_ms: int | None
+    repaired: bool
     precedence: str
     values: dict[str, Any]
     received_ms: int
@@ -295,9 +299,9 @@ class Trust(Struct, frozen=True):
     freshness_key: str
     root: DocumentRow | None
     delegation: DocumentRow | None
-    keys: list[OwnKey] = []
-    warnings: list[str] = []
-    to_sign_again: list[DocumentRow] = []
+    keys: list[OwnKey]
+    warnings: list[str]
+    to_sign_again: list[DocumentRow]
 
 
 class CollectorSetting(Struct, frozen=True):

@@ -83,6 +83,7 @@ def make_app(
         by_address=TokenBuckets(rate=limits.address_rate, burst=limits.address_burst, keys_max=limits.buckets_max),
         by_token=TokenBuckets(rate=limits.token_rate, burst=limits.token_burst, keys_max=limits.buckets_max),
         streams=asyncio.Semaphore(limits.streams_max),
+        exports=asyncio.Semaphore(limits.exports_max),
         closing=asyncio.Event(),
         uploading=set(),
         openapi=openapi,

@@ -29,6 +29,7 @@ class Api:
     by_address: TokenBuckets
     by_token: TokenBuckets
     streams: asyncio.Semaphore  # how many event streams may be open
+    exports: asyncio.Semaphore  # how many files of telemetry or evidence may be written at a time
     closing: asyncio.Event  # set when the gateway stops, so that streams end
     uploading: set[bytes]  # blobs that a request is writing now
     openapi: bytes

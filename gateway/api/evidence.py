@@ -21,12 +21,16 @@ class EventsQuery(PageQuery, frozen=True):
 
 
 class EventShape(Shape, frozen=True):
-    """One event. While the clock of its boot is not known, `time_ms` is null and `boot_ms` counts from the boot."""
+    """One event. While the clock of its boot is not known, `time_ms` is null and `boot_ms` counts from the boot.
+
+    `repaired`: it became known after the event.
+    """
 
     id: int
     name: str
     time_ms: Millis | None
     boot_ms: int | None
+    repaired: bool
     precedence: str
     values: dict[str, Any]
     received_ms: Millis
@@ -82,6 +86,7 @@ async def list_events(call: Call, path: TruckPath, query: EventsQuery) -> EventP
             name=each.name,
             time_ms=each.time_ms if each.boot is None or each.offset_ms is not None else None,
             boot_ms=each.time_ms if each.boot is not None and each.offset_ms is None else None,
+            repaired=each.boot is not None and each.offset_ms is not None,
             precedence=each.precedence.name.lower(),
             values=msgspec.json.decode(each.values_json, type=dict[str, Any]),
             received_ms=each.received_ms,

@@ -145,6 +145,7 @@ class FleetMetrics:
         self._monotonic = monotonic
         self._lock = asyncio.Lock()
         self._closed = _Bytes()
+        self._shown = _Bytes()
         self._closed_until_ms: int | None = None
         self._text = b""
         self._read_at: float | None = None
@@ -200,6 +201,12 @@ class FleetMetrics:
         found = self._closed.copy()
         for each in await self._fleet.ledger(since_ms=self._closed_until_ms):
             found.add(each)
+        # A stranger's bytes may become a truck's when it has shown who it is; a counter never falls all the same.
+        for now, before in ((found.links, self._shown.links), (found.datagrams, self._shown.datagrams)):
+            now |= {labels: max(now[labels], count) for labels, count in before.items() if labels[0] == ""}
+        strangers = {labels: count for labels, count in self._shown.causes.items() if labels[1] == "stranger"}
+        found.causes |= {labels: max(found.causes[labels], count) for labels, count in strangers.items()}
+        self._shown = found
         return found
 
 

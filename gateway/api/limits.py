@@ -38,6 +38,9 @@ class ApiLimits:
     connections_max: int = 512
     connections_per_address_max: int = 128
     streams_max: int = 128
+    # Files of telemetry and evidence that are written at a time, since each takes all of a core; the next wait so long.
+    exports_max: int = 4
+    export_wait_s: float = 30.0
     # Requests a second and the burst that is let through, for each address before sign-in and each token after it.
     address_rate: float = 50.0
     address_burst: float = 400.0

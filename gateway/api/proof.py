@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import AsyncIterator
 
 from aiohttp import web
 
 from gateway.api.auth import VIEWER
+from gateway.api.files import export_turn, send_file
 from gateway.api.operations import Call, operation
 from gateway.api.problem import Problem
 from gateway.api.shapes import Millis, Shape, Time, TruckPath, millis
 from gateway.api.trucks import known_truck
 from gateway.evidence import LineWriter, verify_lines
-from gateway.proof import evidence_lines
+from gateway.proof import Lines, evidence_lines
 
 _JSON_LINES = "application/jsonl"
-_WRITE_S = 60.0
 
 
 class EvidenceQuery(Shape, frozen=True):
@@ -71,18 +71,17 @@ async def get_evidence(call: Call, path: TruckPath, query: EvidenceQuery) -> web
     """
     await known_truck(call, path.truck)
     now_ms = call.api.services.now_ms()
-    response = web.StreamResponse(headers={"Content-Type": _JSON_LINES, "Cache-Control": "no-store"})
-    response.headers["Content-Disposition"] = f'attachment; filename="{path.truck}.evidence.jsonl"'
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    await response.prepare(call.request)
-    writer = LineWriter()
     period = {"since_ms": millis(query.since, 0), "until_ms": millis(query.until, now_ms + 1)}
-    async for lines in evidence_lines(call.api.fleet, path.truck, **period, now_ms=now_ms):
-        async with asyncio.timeout(_WRITE_S):
-            await response.write(writer.write(lines))
-    await response.write(writer.end())
-    await response.write_eof()
-    return response
+    pages = evidence_lines(call.api.fleet, path.truck, **period, now_ms=now_ms)
+    async with export_turn(call):
+        return await send_file(call, _written(pages), media=_JSON_LINES, name=f"{path.truck}.evidence.jsonl")
+
+
+async def _written(pages: AsyncIterator[Lines]) -> AsyncIterator[bytes]:
+    writer = LineWriter()
+    async for lines in pages:
+        yield writer.write(lines)
+    yield writer.end()
 
 
 @operation("GET", "/v1/trucks/{truck}/verification", tag="telemetry", needs=VIEWER)
@@ -96,9 +95,10 @@ async def get_verification(call: Call, path: TruckPath, query: EvidenceQuery) ->
     since_ms, until_ms = millis(query.since, 0), millis(query.until, now_ms + 1)
     if since_ms > until_ms:
         raise Problem(400, "the period ends before it begins")
-    found = await verify_lines(
-        evidence_lines(call.api.fleet, path.truck, since_ms=since_ms, until_ms=until_ms, now_ms=now_ms)
-    )
+    async with export_turn(call):
+        found = await verify_lines(
+            evidence_lines(call.api.fleet, path.truck, since_ms=since_ms, until_ms=until_ms, now_ms=now_ms)
+        )
     return VerificationShape(
         truck=found.truck,
         since_ms=found.since_ms,

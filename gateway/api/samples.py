@@ -14,6 +14,7 @@ from aiohttp import web
 from msgspec import Meta
 
 from gateway.api.auth import VIEWER
+from gateway.api.files import export_turn, send_file
 from gateway.api.limits import CHANNELS_CHARS_MAX, SAMPLE_ROWS, SAMPLE_ROWS_MAX
 from gateway.api.operations import JSON, Call, operation
 from gateway.api.problem import Problem
@@ -22,7 +23,6 @@ from gateway.api.trucks import known_truck
 from gateway.exports import FORMATS, written
 
 _DAY_MS = 86_400_000
-_WRITE_S = 60.0  # that a client may take for one piece of a file
 
 
 _Rows = Annotated[int, Meta(ge=1, le=SAMPLE_ROWS_MAX, description="rows at most; a file has all if left out")]
@@ -137,18 +137,12 @@ async def _send_file(
 ) -> web.StreamResponse:
     """Write a file of the whole period while it is read."""
     form = FORMATS[query.format]
-    table = await call.api.services.telemetry.table(
-        truck, channels=channels, since_ms=period_ms[0], until_ms=period_ms[1], step_s=query.step
-    )
-    response = web.StreamResponse(headers={"Content-Type": form.media, "Cache-Control": "no-store"})
-    response.headers["Content-Disposition"] = f'attachment; filename="{truck}{form.suffix}"'
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    await response.prepare(call.request)
-    async for piece in written(table, form, truck, rows_max=query.limit):
-        async with asyncio.timeout(_WRITE_S):
-            await response.write(piece)
-    await response.write_eof()
-    return response
+    async with export_turn(call):
+        table = await call.api.services.telemetry.table(
+            truck, channels=channels, since_ms=period_ms[0], until_ms=period_ms[1], step_s=query.step
+        )
+        pieces = written(table, form, truck, rows_max=query.limit)
+        return await send_file(call, pieces, media=form.media, name=f"{truck}{form.suffix}")
 
 
 OPERATIONS = (get_samples,)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from gateway.answers import Event
 from gateway.cli.output import examples, json_option, print_fields, print_json, print_table, say
 from gateway.cli.output import instant as shown
 from gateway.cli.session import gateway
@@ -29,7 +30,7 @@ def events(truck: str, since: int | None, until: int | None, as_json: bool) -> N
         ["time", "event", "precedence", "values"],
         [
             (
-                shown(each.time_ms) if each.time_ms is not None else "clock unknown",
+                _when(each),
                 each.name,
                 each.precedence,
                 each.values,
@@ -101,6 +102,12 @@ def coverage(truck: str, since: int | None, until: int | None, step: str | None,
         print_table(["epoch", "parcels", "why they are not here"], gaps, empty="")
     else:
         say("No parcel is missing.")
+
+
+def _when(event: Event) -> str:
+    if event.time_ms is None:
+        return "clock unknown"
+    return shown(event.time_ms) + (" (clock set later)" if event.repaired else "")
 
 
 def _percent(count: int, due: int) -> str:

@@ -11,7 +11,17 @@ from typing import BinaryIO
 import click
 import msgspec
 from rich.console import Console
-from rich.progress import DownloadColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    SpinnerColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
 from gateway.answers import Series
 from gateway.cli.files import private_file
@@ -25,6 +35,7 @@ from gateway.exports import FORMATS
 _TABLE_ROWS_MAX = 10_000
 _GAPS_SHOWN = 5
 _BINARY = frozenset({"parquet", "senml-cbor"})
+_BAR = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
 _FORMS = ("table", "json", *FORMATS)
 
 
@@ -156,21 +167,25 @@ def _series(
     """Return the series of all pages; at most about `rows_max` rows, and then a note that says so."""
     joined: dict[tuple[str, str], Series] = {}
     after: str | None = None
-    while True:
-        page = client.samples(truck, channels=channels, since_ms=since, until_ms=until, step_s=step, after=after)
-        for each in page.series:
-            known = joined.setdefault((each.n, each.u), Series(each.n, each.u, [], [], [], [], [], [], [], []))
-            for field in ("t_ms", "v", "min", "max", "last", "count", "gaps_ms"):
-                getattr(known, field).extend(getattr(each, field))
-            known.repaired.extend(each.repaired or [0] * len(each.v))
-        # The first answer fixes the period, which may end now.
-        since, until, after = page.since_ms, page.until_ms, page.next
-        rows = max((len(each.t_ms) for each in joined.values()), default=0)
-        if after is None:
-            break
-        if rows_max is not None and rows >= rows_max:
-            note(f"Only the first {rows} rows: ask for a shorter period, a --step, or --format csv for all.")
-            break
+    with Progress(*_BAR, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
+        task = progress.add_task("reading", total=None)
+        while True:
+            page = client.samples(truck, channels=channels, since_ms=since, until_ms=until, step_s=step, after=after)
+            for each in page.series:
+                known = joined.setdefault((each.n, each.u), Series(each.n, each.u, [], [], [], [], [], [], [], []))
+                for field in ("t_ms", "v", "min", "max", "last", "count", "gaps_ms"):
+                    getattr(known, field).extend(getattr(each, field))
+                known.repaired.extend(each.repaired or [0] * len(each.v))
+            # The first answer fixes the period, which may end now.
+            since, until, after = page.since_ms, page.until_ms, page.next
+            rows = max((len(each.t_ms) for each in joined.values()), default=0)
+            if after is not None:
+                progress.update(task, total=until - since, completed=int(after) - since)
+            if after is None:
+                break
+            if rows_max is not None and rows >= rows_max:
+                note(f"Only the first {rows} rows: ask for a shorter period, a --step, or --format csv for all.")
+                break
     return [each if any(each.repaired) else msgspec.structs.replace(each, repaired=[]) for each in joined.values()]
 
 

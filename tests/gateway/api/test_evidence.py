@@ -32,10 +32,10 @@ async def test_events_are_paged_and_chosen_by_name_and_time(world: World) -> Non
 async def test_a_time_since_boot_is_not_shown_as_a_date(world: World) -> None:
     await world.truck.event("early", 5_000, boot=3)
     (event,) = (await world.gateway.get("/v1/trucks/ke-arrow/events?names=early")).json["items"]
-    assert (event["time_ms"], event["boot_ms"]) == (None, 5_000)
+    assert (event["time_ms"], event["boot_ms"], event["repaired"]) == (None, 5_000, False)
     await world.gateway.fleet.set_clock("ke-arrow", 3, NOW_MS)
     (event,) = (await world.gateway.get("/v1/trucks/ke-arrow/events?names=early")).json["items"]
-    assert (event["time_ms"], event["boot_ms"]) == (NOW_MS + 5_000, None)
+    assert (event["time_ms"], event["boot_ms"], event["repaired"]) == (NOW_MS + 5_000, None, True)
 
 
 async def test_receipts_say_what_became_of_documents(world: World) -> None:

@@ -81,6 +81,24 @@ async def test_bytes_are_counted_on_while_hours_close(fleet: FleetStore) -> None
     assert found["digitruck_link_datagrams_total", "up", "sat", "ke-arrow"] == 8
 
 
+async def test_bytes_that_find_their_truck_make_no_counter_fall(fleet: FleetStore) -> None:
+    def entry(truck: str, cause: str, count: int) -> LedgerEntry:
+        return LedgerEntry(truck, "lte" if truck else "", Precedence.NORMAL, cause, Direction.UP, NOW_MS, count, 1)
+
+    await add_truck(fleet)
+    clock = Clock()
+    metrics = clock.metrics(fleet)
+    await fleet.ledger_add([entry("", "stranger", 500)])
+    before = read(await metrics.text())
+    await fleet.ledger_add([entry("", "stranger", -400), entry("ke-arrow", "batch", 400)])
+    clock.now_s = 10.0
+    after = read(await metrics.text())
+    counters = [key for key in before if key[0].endswith("_total")]
+    assert len(counters) >= 3
+    assert all(after[key] >= before[key] for key in counters)
+    assert after["digitruck_link_bytes_total", "up", "lte", "ke-arrow"] == 400
+
+
 async def test_what_is_beyond_the_limits_is_counted_and_left_out(
     fleet: FleetStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
