@@ -32,6 +32,7 @@ from edge.fetch import Fetch
 from edge.identity import load_identity
 from edge.installer import Installer
 from edge.link import Link
+from edge.lives import Lives
 from edge.notify import notify, watchdog_pause_s
 from edge.recorder import Recorder
 from edge.series import series_schema, split_tables
@@ -44,7 +45,6 @@ from protocol.budget import Cap, period_of
 from protocol.documents import Config, parse_document
 from protocol.numbers import PIECE_BYTES, DocumentKind, Precedence
 from protocol.trust import version_name
-from store import incidents
 from store.attempts import Attempts
 from store.database import open_database
 from store.documents import Documents
@@ -142,6 +142,7 @@ class Edge:
         )
         self._closing.push_async_callback(self.uplink.close)
         self.attempts = Attempts(data / "attempts")
+        self.lives = Lives(self.attempts, data)
         self.installer = Installer(data / "content", bytes_max=config.content_mb_max * _MB)
         await asyncio.to_thread(self.installer.clean)
         self.bundles = Bundles(
@@ -179,7 +180,7 @@ class Edge:
         self.situation = Situation(self)
         app = make_classroom(config.classroom, recorder=self.recorder, status=self.situation, content=self.situation)
         self.classroom = ClassroomServer(app, config.classroom.listen)
-        await self._take_over_incidents()
+        await self.lives.tell(self.state, self.links_store.database, self.writer)
         await self.recorder.recover()
         self._closing.push_async_callback(self._stop_collectors)
         await self.configurator.start(await self.writer.run(self._configs))
@@ -191,6 +192,10 @@ class Edge:
     async def run(self) -> None:
         """Work until cancelled; raise what ended it."""
         notify("READY=1")
+        with self.lives.one():
+            await self._work()
+
+    async def _work(self) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(self.uplink.run(), name="uplink")
             group.create_task(self.recorder.run(), name="recorder")
@@ -358,13 +363,6 @@ class Edge:
             log.error("trust.expired", document=each)
             await self.recorder.event("trust.expired", Precedence.PRIORITY, (("document", each),))
         return found
-
-    async def _take_over_incidents(self) -> None:
-        """Have what happened to links.db told by whoever tells what happened to state.db: at least once."""
-        links = self.links_store.database
-        while found := incidents.unreported(links):
-            await self.writer.run(partial(incidents.take_over, self.state, found))
-            incidents.mark_reported(links, [each.id for each in found])
 
     async def _write_ledger(self) -> None:
         while True:

@@ -5,8 +5,9 @@ says so here first; what a process leaves behind as begun was what it died of, o
 `ATTEMPTS_MAX` such ends in a row it is `used_up`: it is put aside and reported, and never blocks what comes behind it.
 
 The counts lie in a small mapped file, so that they outlive the process and cost no system call. They are not synced: a
-power cut is nobody's poison. A file that cannot be made leaves the counts in memory alone. What takes longer than it
-may is `overdue`: whoever pings a watchdog stops then, and its process is killed and started again.
+power cut is nobody's poison (what is noted without an end is). A file that cannot be made leaves the counts in memory
+alone. What takes longer than it may is `overdue`: whoever pings a watchdog stops then, and its process is killed and
+started again.
 """
 
 from __future__ import annotations
@@ -74,6 +75,21 @@ class Attempts:
     def used_up(self, digest: bytes) -> bool:
         """Return whether it must not be touched again."""
         return self.count(digest) >= ATTEMPTS_MAX
+
+    def note(self, digest: bytes) -> None:
+        """Count something that has no end of its own, such as a process; `forget` takes it away."""
+        with self._lock:
+            slot = self._begun[digest][0] if digest in self._begun else self._take_slot()
+            self._begun[digest] = slot, self.count(digest) + 1
+            self._write(slot, digest, self.count(digest))
+            if self._map is not None:
+                with suppress(OSError):
+                    self._map.flush()  # seldom, and worth more than what is under way
+
+    def forget(self, digest: bytes) -> None:
+        """Forget it, whether it came to an end or not."""
+        with self._lock:
+            self._end(digest)
 
     def overdue(self) -> bool:
         """Return whether something takes longer than it may."""

@@ -1,4 +1,7 @@
-"""`make faults`: every call of every scene fails once in each way; ends with 1 if anything is lost, doubled or torn."""
+"""`make faults`: every call of every scene fails once in each way; ends with 1 if anything is lost, doubled or torn.
+
+With `--sick` a whole daemon lives on a disk that is full or read-only for a while.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import argparse
 import sys
 
 from tests.faults import inject
+from tests.powercut import disk
 from tests.powercut.nursery import Nursery
 
 MODULES = ("tests.faults.contact", "tests.faults.scenes", "tests.powercut.daemons")
@@ -15,7 +19,11 @@ def main() -> int:
     """Try every call and print what came of it."""
     options = argparse.ArgumentParser(prog="make faults")
     options.add_argument("--scene", action="append", help="only this scene; may be repeated")
+    options.add_argument("--sick", action="store_true", help="a disk that is full or read-only, instead (needs root)")
+    options.add_argument("--seconds", type=float, default=60.0, help="how long a disk is sick")
     given = options.parse_args()
+    if given.sick:
+        return _suffer(given.seconds)
     if (reason := inject.why_not()) is not None:
         print(f"no call can be made to fail here: {reason}", file=sys.stderr)
         return 2
@@ -36,6 +44,27 @@ def main() -> int:
             for line in tally.wrong:
                 print(f"  {line}", flush=True)
             wrong += len(tally.wrong)
+    nursery.close()
+    return 1 if wrong else 0
+
+
+def _suffer(seconds: float) -> int:
+    if (reason := disk.why_not()) is not None:
+        print(f"no disk can be made sick here: {reason}", file=sys.stderr)
+        return 2
+    disk.enter_namespace()
+    nursery = Nursery(("tests.powercut.daemons",))
+    from tests.faults.scenes import be_quiet
+    from tests.faults.sick import SICKNESSES, describe, suffer
+
+    be_quiet()
+    wrong = 0
+    for name in SICKNESSES:
+        case = suffer(nursery, name, sick_s=seconds)
+        print(describe(case), flush=True)
+        for line in case.wrong:
+            print(f"  {line}", flush=True)
+        wrong += len(case.wrong)
     nursery.close()
     return 1 if wrong else 0
 
