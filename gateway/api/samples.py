@@ -20,7 +20,7 @@ from gateway.api.operations import JSON, Call, operation
 from gateway.api.problem import Problem
 from gateway.api.shapes import Cursor, Millis, Shape, Time, TruckPath, millis, number_cursor
 from gateway.api.trucks import known_truck
-from gateway.exports import FORMATS, written
+from gateway.exports import FORMATS, Format, written
 
 _DAY_MS = 86_400_000
 
@@ -29,13 +29,16 @@ _Rows = Annotated[int, Meta(ge=1, le=SAMPLE_ROWS_MAX, description="rows at most;
 
 
 class SamplesQuery(Shape, frozen=True):
-    """Which channels (comma-separated, all if left out), which period (the last day), which step (s; 0: every row)."""
+    """Which channels (comma-separated, all if left out), which period (the last day), which step (s; 0: every row).
+
+    Without a format the Accept header chooses one, JSON if it names none of them.
+    """
 
     channels: Annotated[str, Meta(max_length=CHANNELS_CHARS_MAX)] | None = None
     since: Time | None = None
     until: Time | None = None
     step: Annotated[int, Meta(ge=0, le=31 * 86_400, description="seconds; 0 for every row")] = 0
-    format: Literal["json", "csv", "senml-json", "senml-cbor", "parquet"] = "json"
+    format: Literal["json", "csv", "senml-json", "senml-cbor", "parquet"] | None = None
     limit: _Rows | None = None
     after: Cursor | None = None
 
@@ -93,8 +96,9 @@ async def get_samples(call: Call, path: TruckPath, query: SamplesQuery) -> Sampl
     after_ms = number_cursor(query.after)
     from_ms = since_ms if after_ms is None else max(since_ms, after_ms)
     channels = [name for name in (query.channels or "").split(",") if name]
-    if query.format != "json":
-        return await _send_file(call, path.truck, query, channels, (from_ms, until_ms))
+    form = query.format or _accepted(call.request)
+    if form != "json":
+        return await _send_file(call, path.truck, query, FORMATS[form], channels, (from_ms, until_ms))
     try:
         async with asyncio.timeout(call.api.limits.answer_deadline_s):
             page = await call.api.services.telemetry.samples(
@@ -132,11 +136,17 @@ async def get_samples(call: Call, path: TruckPath, query: SamplesQuery) -> Sampl
     )
 
 
+def _accepted(request: web.Request) -> str:
+    """Return the first format that the Accept header names; weights are not looked at."""
+    known = {JSON: "json", "*/*": "json"} | {each.media: name for name, each in FORMATS.items()}
+    asked = (each.partition(";")[0].strip().lower() for each in request.headers.get("Accept", "").split(","))
+    return next((known[media] for media in asked if media in known), "json")
+
+
 async def _send_file(
-    call: Call, truck: str, query: SamplesQuery, channels: list[str], period_ms: tuple[int, int]
+    call: Call, truck: str, query: SamplesQuery, form: Format, channels: list[str], period_ms: tuple[int, int]
 ) -> web.StreamResponse:
     """Write a file of the whole period while it is read."""
-    form = FORMATS[query.format]
     async with export_turn(call):
         table = await call.api.services.telemetry.table(
             truck, channels=channels, since_ms=period_ms[0], until_ms=period_ms[1], step_s=query.step

@@ -73,6 +73,23 @@ async def test_senml_comes_in_json_and_cbor(world: World) -> None:
     assert cbor2.loads(packed.body)[1] == {0: "pv_w", 1: "W", 2: 5}
 
 
+@pytest.mark.parametrize(
+    ("accept", "media"),
+    [
+        ("application/senml+json", "application/senml+json"),
+        ("text/html, application/senml+cbor;q=0.9", "application/senml+cbor"),
+        ("text/csv", "text/csv"),
+        ("image/png", "application/json"),
+        ("*/*", "application/json"),
+        ("", "application/json"),
+    ],
+)
+async def test_the_accept_header_chooses_unless_a_format_is_asked_for(world: World, accept: str, media: str) -> None:
+    headers = {"Accept": accept}
+    assert (await world.gateway.get(PATH, headers=headers)).media == media
+    assert (await world.gateway.get(f"{PATH}?format=csv", headers=headers)).media == "text/csv"
+
+
 async def test_parquet_is_read_by_others(world: World) -> None:
     answer = await world.gateway.get(f"{PATH}?format=parquet")
     assert answer.media == "application/vnd.apache.parquet"
