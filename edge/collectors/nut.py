@@ -19,7 +19,7 @@ from edge.collectors.base import ChannelSpec, Clock, Collector, CollectorSetting
 from edge.collectors.declared import check_picked, read_number, scaled
 from edge.collectors.stream import ANSWER_S_MAX, Stream, connect
 
-_VARIABLES_MAX: Final = 1000
+_VARIABLES_MAX: Final = 300
 _VARIABLE: Final = re.compile(r'VAR \S+ (?P<name>\S+) "(?P<value>(?:[^"\\]|\\.)*)"')
 
 

@@ -18,7 +18,7 @@ from edge.collectors.base import Clock, SourceError
 CONNECT_S_MAX: Final = 10.0
 ANSWER_S_MAX: Final = 10.0
 LINE_BYTES_MAX: Final = 64 * 1024
-BYTES_PER_S_MAX: Final = 256 * 1024
+BYTES_PER_S_MAX: Final = 64 * 1024
 _SKIP_BYTES: Final = 16 * 1024
 
 

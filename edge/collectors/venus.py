@@ -24,7 +24,7 @@ _SERIAL: Final = "N/+/system/0/Serial"
 
 @dataclass(frozen=True, slots=True)
 class _Path:
-    """A channel made of a D-Bus path below system/0, with its honest resolution and plausible range."""
+    """A channel made of a D-Bus path below system/0: `divisor` of its units make one, in a plausible range."""
 
     path: str
     unit: str
@@ -33,6 +33,7 @@ class _Path:
     maximum: float
     nominal: int = 0
     typical_change: int = 1
+    divisor: int = 1
 
 
 _PATHS: Final[Mapping[str, _Path]] = MappingProxyType(
@@ -43,7 +44,7 @@ _PATHS: Final[Mapping[str, _Path]] = MappingProxyType(
         "soc": _Path("Dc/Battery/Soc", "%EL", 1, 0, 100, 900, 1),
         "battery_t": _Path("Dc/Battery/Temperature", "Cel", 0, -60, 150, 25, 0),
         "battery_state": _Path("Dc/Battery/State", "", 0, 0, 16, 1, 0),
-        "time_to_go": _Path("Dc/Battery/TimeToGo", "s", 0, 0, 100_000_000, 0, 60),
+        "time_to_go": _Path("Dc/Battery/TimeToGo", "min", 0, 0, 100_000, 0, 5, divisor=60),
         "pv_w": _Path("Dc/Pv/Power", "W", 0, 0, 200_000, 0, 20),
         "pv_a": _Path("Dc/Pv/Current", "A", 1, -5000, 5000, 0, 5),
         "dc_load_w": _Path("Dc/System/Power", "W", 0, -200_000, 200_000, 0, 20),
@@ -121,7 +122,8 @@ class VenusCollector(Collector[VenusSettings]):
             of = _PATHS[name]
             if message.topic == prefix + of.path:
                 value = read_number(json_at(read_payload(message.payload), "/value"))
-                latest.put(index, None if value is None else scaled(value, 10**of.decimals, of.minimum, of.maximum))
+                in_unit = None if value is None else value / of.divisor
+                latest.put(index, None if in_unit is None else scaled(in_unit, 10**of.decimals, of.minimum, of.maximum))
 
 
 async def _keep_awake(client: MqttClient, portal: str) -> None:

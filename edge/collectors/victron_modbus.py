@@ -14,7 +14,16 @@ from typing import Annotated, ClassVar, Final
 
 import msgspec
 
-from edge.collectors.base import ChannelSpec, Clock, Collector, CollectorSettings, Row, SourceError, each_period
+from edge.collectors.base import (
+    ChannelSpec,
+    Clock,
+    Collector,
+    CollectorSettings,
+    Row,
+    SourceError,
+    each_period,
+    round_ratio,
+)
 from edge.collectors.declared import check_picked
 from edge.collectors.modbus import ModbusReader
 from edge.collectors.stream import connect
@@ -22,7 +31,7 @@ from edge.collectors.stream import connect
 
 @dataclass(frozen=True, slots=True)
 class Register:
-    """A channel made of one register: register times `step` are its scaled integers, within a plausible range."""
+    """A channel made of one register: times `step`, over `per`, it is a scaled integer within a plausible range."""
 
     address: int
     signed: bool
@@ -33,6 +42,7 @@ class Register:
     maximum: int
     nominal: int = 0
     typical_change: int = 1
+    per: int = 1
 
 
 _W: Final = (-32_700, 32_700)
@@ -47,8 +57,8 @@ REGISTERS: Final[Mapping[str, Register]] = MappingProxyType(
         "soc": Register(843, False, "%EL", 1, 1, 0, 100, 90, 0),
         "battery_state": Register(844, False, "", 1, 1, 0, 16, 1, 0),
         "consumed_ah": Register(845, False, "Ah", 10, -1, -65_000, 0),
-        # In steps of 100 s on the wire, which is more than an hour's honest guess has.
-        "time_to_go": Register(846, False, "s", 1, 100, 0, 6_500_000, 0, 100),
+        # In steps of 100 s on the wire.
+        "time_to_go": Register(846, False, "min", 1, 100, 0, 100_000, 0, 5, per=60),
         "pv_w": Register(850, False, "W", 1, 1, *_W_UP, 0, 20),
         "pv_a": Register(851, True, "A", 10, 1, -30_000, 30_000, 0, 5),
         "charger_w": Register(855, False, "W", 1, 1, *_W_UP, 0, 20),
@@ -110,5 +120,5 @@ def read_register(word: int, of: Register) -> int | None:
     """Return the scaled integer of a register's 16 bits, None for "not available" and what cannot be."""
     if word == (0x7FFF if of.signed else 0xFFFF):
         return None
-    value = (word - 0x1_0000 if of.signed and word & 0x8000 else word) * of.step
+    value = round_ratio(word - 0x1_0000 if of.signed and word & 0x8000 else word, of.step, of.per)
     return value if of.minimum <= value <= of.maximum else None

@@ -166,8 +166,10 @@ async def liar(*sends: bytes, port: int = 0, hold: bool = False) -> AsyncIterato
             for data in sends:
                 writer.write(data)
                 await writer.drain()
-            if hold:
-                await reader.read(-1)
+            if not hold:
+                writer.write_eof()
+            while await reader.read(4096):  # closing over unread bytes would take back what was sent
+                pass
         except OSError:
             pass
         finally:

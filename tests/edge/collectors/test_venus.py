@@ -40,8 +40,9 @@ async def test_a_gx_is_found_by_its_serial_and_read_in_its_units(broker: Broker)
     say(broker, "Dc/Battery/Current", "-1.04", "-r")
     say(broker, "Dc/Battery/Soc", "null", "-r")
     say(broker, "Dc/Pv/Power", "1e99", "-r")
+    say(broker, "Dc/Battery/TimeToGo", "5430", "-r")
     broker.publish(f"N/{PORTAL}/system/0/Ac/Consumption/L1/Power", "[1]", "-r")
-    picked = ("battery_v", "battery_a", "soc", "pv_w", "ac_load_l1_w", "battery_t")
+    picked = ("battery_v", "battery_a", "soc", "pv_w", "ac_load_l1_w", "battery_t", "time_to_go")
     wanted = {
         "gx.battery_v": "26.41",
         "gx.battery_a": "-1",
@@ -49,6 +50,7 @@ async def test_a_gx_is_found_by_its_serial_and_read_in_its_units(broker: Broker)
         "gx.pv_w": "",
         "gx.ac_load_l1_w": "",
         "gx.battery_t": "",
+        "gx.time_to_go": "90",
     }
     assert await sample(collector(broker.port, channels=picked, period_s=0.02), wanted) == wanted
 

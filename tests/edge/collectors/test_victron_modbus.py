@@ -27,7 +27,7 @@ async def test_a_gx_is_read_in_its_units_and_what_it_has_not_is_missing():
             "gx.battery_a": "-1",
             "gx.soc": "87",
             "gx.consumed_ah": "-12.3",
-            "gx.time_to_go": "3600",
+            "gx.time_to_go": "60",
             "gx.ac_load_l1_w": "",
             "gx.ac_load_l2_w": "70",
             "gx.pv_w": "",
