@@ -44,7 +44,10 @@ Cells = tuple[int | None, ...]
 
 @dataclass(slots=True)
 class Series:
-    """One stream of rows: its schema's number on this truck and its open batch, alone under that number."""
+    """One stream of rows: its schema's number on this truck and its open batch, alone under that number.
+
+    `age_s` is the oldest that its batches become, if that is less than others may; they go with `precedence`.
+    """
 
     number: int
     schema: Schema
@@ -52,6 +55,8 @@ class Series:
     boot: int | None = None
     opened: float = 0.0
     stale: bool = False
+    age_s: float | None = None
+    precedence: Precedence = Precedence.NORMAL
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -118,16 +123,25 @@ class OpenBatches:
             self._add_batch(number, schema, boot, encoder)
         return lost
 
-    async def open_series(self, name: str, schema: Schema) -> Series:
+    async def open_series(
+        self,
+        name: str,
+        schema: Schema,
+        *,
+        age_s: float | None = None,
+        precedence: Precedence = Precedence.NORMAL,
+    ) -> Series:
         """Register the schema of a stream's rows under its name; an open batch of it goes on, or is closed."""
         number, kept = await self._outbox.durably(lambda: self._register(schema.encoded))
         old = self._series.get(name)
         if old is not None and old.number == number:
+            old.age_s, old.precedence = age_s, precedence
             return old
         # Two names may declare the very same channels: their rows share a batch then, as they share the number.
         series = next((each for each in self._series.values() if each.number == number), None)
         if series is None:
             series = Series(number, schema, BatchEncoder(schema), opened=self._clock.monotonic(), stale=kept > 0)
+            series.age_s, series.precedence = age_s, precedence
         self._series[name] = series
         if old is not None and old not in self._series.values():
             # A new configuration starts the collectors anew: what the old batch holds would be forgotten with it.
@@ -212,11 +226,11 @@ class OpenBatches:
         await self._on_parcel()
 
     async def close_old(self, age_s: float) -> None:
-        """Close the batches that were opened longer ago than this."""
+        """Close the batches that were opened longer ago than this, or than their series says."""
         now = self._clock.monotonic()
         for series in list(self._series.values()):
             async with series.lock:
-                if now - series.opened >= age_s:
+                if now - series.opened >= min(age_s, age_s if series.age_s is None else series.age_s):
                     await self._close(series)
 
     async def close_of_boot(self) -> None:
@@ -245,7 +259,9 @@ class OpenBatches:
         meaning = digest(schema.encoded)
         self.closed += 1
         rows = encoder.rows
-        self._outbox.add(ParcelKind.BATCH, Precedence.NORMAL, payload, schema_digest=meaning, rows=rows, token=token)
+        mine = (each.precedence for each in self._series.values() if each.number == number)
+        precedence = min(mine, default=Precedence.NORMAL)
+        self._outbox.add(ParcelKind.BATCH, precedence, payload, schema_digest=meaning, rows=rows, token=token)
 
 
 def _append(encoder: BatchEncoder, row: Row) -> bool:

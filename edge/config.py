@@ -35,6 +35,7 @@ class LinkSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     price_per_mb: Annotated[float, Meta(ge=0, le=100_000)] = 0.0
     currency: Annotated[str, Meta(pattern=r"^[A-Z]{3}\Z")] = "USD"
     bulk: bool = True
+    metered: bool = True
 
 
 class ClassroomSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -115,6 +116,11 @@ name = "lte"
 # price_per_mb = 5.0
 # bulk = false                  # content waits for a cheaper link
 
+# [[link]]
+# name = "depot"
+# interface = "wlan0"
+# metered = false               # costs nothing: while it is up, batches go every 5 minutes instead of full
+
 [[collector]]
 kind = "host"
 name = "host"
@@ -126,6 +132,8 @@ period_s = 60
 # name = "solar"
 # port = "/dev/ttyUSB0"
 # period_s = 60
+# batch_age_s = 900             # its batches close at this age, if that is less than that above
+# precedence = "normal"         # of its batches: "priority" goes over any link within its budget, "bulk" waits
 # schema = "solar.schema"       # what `digitruck-edge schema suggest --out` wrote, in the data folder
 # on_change = {{ load_on = "normal" }}                  # each change of it is an event, at this precedence
 # limits = [{{ channel = "battery_v", below = 24.0, clear = 25.0, precedence = "flash" }}]  # crossing it is an event

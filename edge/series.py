@@ -9,26 +9,35 @@ telemetry never stops because of a file.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import structlog
+from msgspec import Meta
 
 from edge.collectors.registry import AnyCollector, CollectorConfigError
+from edge.recorder import Recorder
 from edge.triggers import Told
 from protocol.errors import PeerError
+from protocol.numbers import Precedence
 from protocol.schema import Schema, decode_schema
 
 log = structlog.get_logger("edge.series")
 
 
 class SeriesSettings(Told, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The keys of a `[[collector]]` table that are the same for every kind; `schema` is a file in the data folder."""
+    """The keys of a `[[collector]]` table that are the same for every kind; `schema` is a file in the data folder.
+
+    `batch_age_s` and `precedence` are of its batches: what is wanted soon closes early, and goes over dearer links.
+    """
 
     schema: str | None = None
+    batch_age_s: Annotated[int, Meta(ge=1, le=7 * 86_400)] | None = None
+    precedence: Literal["priority", "normal", "bulk"] = "normal"
 
 
 def split_tables(
@@ -49,6 +58,15 @@ def split_tables(
             raise CollectorConfigError(f"collector[{index}]{where.rstrip('`')}", reason or str(error)) from error
         left.append({key: value for key, value in table.items() if key not in mine})
     return left, found
+
+
+async def open_series(recorder: Recorder, collector: AnyCollector, settings: SeriesSettings, data: Path) -> Schema:
+    """Have the recorder take a collector's rows, and return their schema; `data` is the truck's data folder."""
+    learnt = None if settings.schema is None else data / settings.schema
+    schema = await asyncio.to_thread(series_schema, collector, learnt)
+    precedence = Precedence[settings.precedence.upper()]
+    await recorder.open_series(collector.name, schema, age_s=settings.batch_age_s, precedence=precedence)
+    return schema
 
 
 def series_schema(collector: AnyCollector, learnt: Path | None) -> Schema:

@@ -86,6 +86,23 @@ async def test_a_full_batch_fits_a_datagram_and_the_next_row_opens_another(truck
     assert [cells for _, _, cells in truck.rows()] == values
 
 
+async def test_a_series_may_close_younger_and_go_with_its_own_precedence(truck: Truck) -> None:
+    await truck.recorder.open_series("other", OTHER, age_s=600, precedence=Precedence.PRIORITY)
+    await truck.row(2600, 1)
+    await truck.row(5, name="other")
+    truck.monotonic.now += 601
+    await truck.recorder.tick()
+    assert truck.rows(OTHER)
+    assert not truck.rows()
+    (sealed,) = truck.database.row("SELECT sealed FROM parcels WHERE kind = 1")
+    assert unseal(sealed).precedence is Precedence.PRIORITY
+    await truck.recorder.open_series("other", OTHER)
+    await truck.row(6, name="other")
+    truck.monotonic.now += 601
+    await truck.recorder.tick()
+    assert len(truck.rows(OTHER)) == 1
+
+
 async def test_a_batch_of_rows_that_hardly_change_closes_at_the_most_rows(truck: Truck) -> None:
     number = truck.payloads(ParcelKind.SCHEMA)[0].number
     rows = OpenRows(truck.database)

@@ -37,7 +37,7 @@ def test_the_commented_examples_of_the_default_text_are_valid(tmp_path: Path) ->
     lines = DEFAULT_TEXT.format(data="d").partition("[[link]]")
     tail = "\n".join(line.removeprefix("# ") for line in (lines[1] + lines[2]).splitlines())
     config = load(tmp_path, tail)
-    assert [link.name for link in config.link] == ["lte", "sat"]
+    assert [link.name for link in config.link] == ["lte", "sat", "depot"]
     assert not config.link[1].bulk
     assert [table["kind"] for table in config.collector] == ["host", "vedirect"]
 

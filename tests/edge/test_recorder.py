@@ -87,6 +87,16 @@ async def test_an_incident_of_an_unknown_time_is_not_of_1970(tmp_path: Path, syn
     await truck.stop()
 
 
+async def test_over_a_link_that_costs_nothing_batches_do_not_wait_to_be_full(truck: Truck) -> None:
+    await truck.row(1, 1)
+    truck.monotonic.now += 301
+    await truck.recorder.tick()
+    assert truck.rows() == []
+    truck.free = True
+    await truck.recorder.tick()
+    assert len(truck.rows()) == 1
+
+
 # -- receipts and local scripts ----------------------------------------------------------------------------------------
 
 

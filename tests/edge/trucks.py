@@ -44,6 +44,7 @@ class Truck:
     synced: bool = True
     share_bytes: int = 4 << 20
     parcels_seen: int = 0
+    free: bool = False
 
     async def start(self, *, open_series: bool = True) -> None:
         self.database = open_database(self.folder / "state.db", schema=STATE, share_bytes=self.share_bytes)
@@ -61,6 +62,7 @@ class Truck:
             clock=self.clock,
             batch_age_s=3_600,
             on_parcel=self._on_parcel,
+            is_free=lambda: self.free,
         )
         await self.recorder.recover()
         if open_series:
