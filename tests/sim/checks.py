@@ -8,7 +8,7 @@ from typing import Any
 
 from gateway.telemetry import SchemaCache
 from protocol.batch import decode
-from protocol.messages import Batch
+from protocol.messages import Ack, Batch, SchemaOffer
 from protocol.numbers import PARCEL_WINDOW, DocumentKind, ParcelKind
 from store.fleet.evidence import BatchState
 from store.fleet.tables import batches
@@ -30,15 +30,49 @@ class Checks:
     def __init__(self, world: World) -> None:
         self.world = world
         self._highest: dict[str, dict[tuple[DocumentKind, str], int]] = defaultdict(dict)
-        self._at_start: dict[tuple[str, str], tuple[int, int]] = {}  # carried, booked when this life began
+        self._at_start: dict[tuple[str, str], tuple[int, int, int]] = {}  # carried, booked, accounted for: a life began
+        self._asking: list[asyncio.Future[None]] = []
+        self._active: dict[str, int] = {}
         self.checked = 0
         for truck in world.trucks.values():
             truck.on_started = self._started
+        world.office.on_started = self._gateway_started
 
     def _started(self, truck: SimTruck, edge: SimEdge) -> None:
+        """Note where a life begins; what the life before has carried must be accounted for by now."""
         for link in truck.config.link:
-            carried = self.world.network.links[(truck.name, link.name)].count.total_bytes
-            self._at_start[(truck.name, link.name)] = carried, _booked(edge, link.name)
+            key = truck.name, link.name
+            carried = self.world.network.links[key].count.total_bytes
+            accounted = _booked(edge, link.name, with_lost=True)
+            before = self._at_start.get(key)
+            if before is not None and accounted - before[2] < carried - before[0] and not truck.excused:
+                problem = f"{link.name} carried {carried - before[0]} bytes in the life before"
+                self._note(self._fail(truck.name, f"{problem}, {accounted - before[2]} are accounted for"))
+            self._at_start[key] = carried, _booked(edge, link.name), accounted
+
+    def _gateway_started(self) -> None:
+        """What a truck holds for delivered, the gateway has, whatever happened to it (but for a restore)."""
+        gateway = self.world.office.gateway
+        if gateway is None or self.world.office.restored:
+            return
+        for truck in self.world.trucks.values():
+            edge = truck.edge
+            if edge is not None and truck.life is not None:
+                delivered = edge.state.rows("SELECT epoch, sequence FROM parcels WHERE state = 2")
+                self._asking.append(asyncio.ensure_future(self._has(truck.name, delivered)))
+
+    async def _has(self, truck: str, delivered: list[Any]) -> None:
+        gateway = self.world.office.gateway
+        assert gateway is not None
+        for encoded, sequence in delivered:
+            name = truck, int.from_bytes(encoded, "big"), int(sequence)
+            state = await gateway.fleet.epoch_state(truck, name[1])
+            if state is None or not Ack(state.cumulative, ranges=state.ranges).covers(name[2]):
+                self._note(self._fail(truck, "what was acknowledged is not at the gateway", name))
+                return
+
+    def _note(self, failure: CheckFailed) -> None:
+        self.world.failure = self.world.failure or failure
 
     # -- at any instant ------------------------------------------------------------------------------------------------
 
@@ -54,6 +88,7 @@ class Checks:
                 self._ledger(truck, edge)
                 self._versions(truck, edge)
                 self._content(truck, edge)
+                self._epochs(truck, edge)
         self._budgets()
 
     def _fail(self, machine: str, problem: str, parcel: ParcelName | None = None) -> CheckFailed:
@@ -112,10 +147,20 @@ class Checks:
                 if seen_now is None or seen_now.version < version:
                     raise self._fail(truck.name, f"version {version} of {key} is forgotten")
 
+    def _epochs(self, truck: SimTruck, edge: SimEdge) -> None:
+        """Only a disk that was hurt begins a new epoch."""
+        found = edge.state.value("SELECT count(*) FROM epochs")
+        if found > 1 and not truck.excused:
+            raise self._fail(truck.name, f"{found} epochs, and nothing was done to its disk but cutting the power")
+
     def _content(self, truck: SimTruck, edge: SimEdge) -> None:
         """The active version is whole and what was signed."""
         for each in edge.installer.installed():
             if each.active:
+                key = f"active {truck.name} {each.name}"
+                if each.manifest.version < self._active.get(key, 0):
+                    raise self._fail(truck.name, f"{each.name} fell back from version {self._active[key]}")
+                self._active[key] = each.manifest.version
                 for file in each.manifest.files:
                     path = each.path / file.path
                     if not path.exists() or path.stat().st_size != file.size:
@@ -249,11 +294,13 @@ class Checks:
         }
 
     def _rows_in(self, truck: str) -> dict[int, list[ParcelName]]:
-        """Return which parcels each row was put into."""
+        """Return which parcels each row was put into; a summary holds no rows."""
+        mine = [each for each in self.world.truth.parcels.items() if each[0][0] == truck]
+        offers = [SchemaOffer.decode(payload) for _, (kind, payload) in mine if kind is ParcelKind.SCHEMA]
+        numbers = {each.number for each in offers if each.schema == SCHEMA.encoded}
         found: dict[int, list[ParcelName]] = {}
-        for name, (kind, payload) in self.world.truth.parcels.items():
-            if name[0] == truck and kind is ParcelKind.BATCH:
-                batch = Batch.decode(payload)
+        for name, (kind, payload) in mine:
+            if kind is ParcelKind.BATCH and (batch := Batch.decode(payload)).schema in numbers:
                 for _, (serial, *_) in decode(SCHEMA, batch.body):
                     if serial is not None:
                         found.setdefault(serial, []).append(name)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import sqlite3
 import stat
 from collections.abc import Callable
@@ -132,6 +133,7 @@ class Disk:
         self.life += 1
         new = self.home / f"life-{self.life}"
         new.mkdir()
+        shutil.rmtree(self.home / f"life-{self.life - 3}", ignore_errors=True)
         self._kept_before, self.kept_inodes = self.kept_inodes, {}
         lost_logs = {each.path: _shorter(each, self.random) for each in self._connections if each.loses_tail and power}
         self._image(str(old), str(new), {**lost_logs, **(torn or {})}, _by_inode(old), power)

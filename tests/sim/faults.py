@@ -6,7 +6,6 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from protocol import cose
@@ -37,10 +36,11 @@ class Troubles:
     config: float = 5.0
     content: float = 6.0
     rotation: float = 15.0
+    lies: float = 8.0
 
 
 STORMY = Troubles(full_disk=0.0)
-CALM = Troubles(*[0.0] * 14)
+CALM = Troubles(*[0.0] * 15)
 
 
 class Faults:
@@ -49,16 +49,16 @@ class Faults:
     def __init__(self, world: World, troubles: Troubles) -> None:
         self.world = world
         self.troubles = troubles
-        self.backups: list[Path] = []
-        self.restored = False
+        self._desired: dict[str, bytes] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._random = random.Random(f"faults {world.plan.seed}")
         self._gateway_lock = asyncio.Lock()
         self._sent_until_crash: int | None = None
         world.network.on_gateway_sent = self._gateway_sent
 
-    def start(self) -> None:
+    async def start(self) -> None:
         """Begin."""
+        self._desired = {name: await self.world.office.desired(name) for name in self.world.trucks}
         owner_of_task.set(None)
         for truck in self.world.trucks.values():
             for link in truck.config.link:
@@ -77,6 +77,7 @@ class Faults:
         self._repeat(self.troubles.config, self._config)
         self._repeat(self.troubles.content, self._content)
         self._repeat(self.troubles.rotation, self._rotation)
+        self._repeat(self.troubles.lies, self._lies)
 
     async def stop(self) -> None:
         """End all troubles: links work, disks have room, the gateway is there."""
@@ -94,6 +95,8 @@ class Faults:
         async with self._gateway_lock:
             if office.gateway is None:
                 await office.start()
+            for name in self.world.trucks:
+                await office.tell_truth(name)
         self.world.history.note("world", "all troubles end")
 
     def _repeat(self, mean_days: float, happen: Callable[..., Awaitable[None]], *arguments: Any) -> None:
@@ -206,7 +209,6 @@ class Faults:
             backup = await office.backup()
         await asyncio.sleep(seed.choice((HOUR_S, 12 * HOUR_S, 2 * DAY_S)))
         async with self._gateway_lock:
-            self.restored = True
             await office.restore(backup)
 
     async def _gateway_skew(self, seed: random.Random) -> None:
@@ -217,6 +219,20 @@ class Faults:
         await asyncio.sleep(seed.choice((600.0, 6 * HOUR_S, 2 * DAY_S)))
         office.skew_ms = 0
         self._note("the clock is right", "gateway")
+
+    async def _lies(self, seed: random.Random) -> None:
+        """A stale or stolen gateway hands out a desired state of the past, signed with its own key."""
+        truck = seed.choice(sorted(self.world.trucks))
+        async with self._gateway_lock:
+            office = self.world.office
+            kept = self._desired[truck]
+            if kept == await office.desired(truck):
+                return
+            self._note("the gateway hands out an old desired state", truck)
+            await office.lie(truck, kept)
+        await asyncio.sleep(12 * HOUR_S)
+        async with self._gateway_lock:
+            await self.world.office.tell_truth(truck)
 
     # -- people --------------------------------------------------------------------------------------------------------
 
@@ -244,7 +260,7 @@ class Faults:
             office = self.world.office
             base = office.random.randbytes(200)
             files = {
-                f"page-{number}.html": base * seed.randint(1, 60) + seed.randbytes(seed.randint(0, 20_000))
+                f"page-{number}.html": base * seed.randint(1, 20) + seed.randbytes(seed.randint(0, 4_000))
                 for number in range(seed.randint(1, 4))
             }
             manifest = await office.publish(files)

@@ -11,6 +11,7 @@ import edge.recorder
 import store.fleet.ingest
 import store.ledger
 import store.parcels
+import store.sendings
 from tests.sim.loop import owner_of_task
 from tests.sim.network import VirtualLink
 from tests.sim.world import World
@@ -20,12 +21,13 @@ from tests.sim.world import World
 def watching(world: World) -> Iterator[None]:
     """Note what happens to parcels while the block lasts."""
     queue, ingest = store.parcels.ParcelQueue, store.fleet.ingest.Ingest
+    sendings = store.sendings.Sendings
     ledger, recorder = store.ledger.Ledger, edge.recorder.Recorder
     real = (
         queue._insert,
         queue.mark_sent,
         queue._deliver,
-        queue._quarantine,
+        sendings._put_aside,
         ingest.ingest,
         ledger.charge,
         recorder.clock_known,
@@ -75,9 +77,9 @@ def watching(world: World) -> Iterator[None]:
             history.note(truck(), f"delivered {changed} of {epoch:016x}: {ranges}")
         return changed
 
-    def quarantine(self: Any, epoch: int, sequence: int, reason: Any, now_s: int) -> Any:
-        history.parcel((truck(), epoch, sequence), f"quarantined {reason.name}")
-        return real[3](self, epoch, sequence, reason, now_s)
+    def put_aside(self: Any, epoch: int, sequence: int, now_s: int, **changes: Any) -> Any:
+        history.parcel((truck(), epoch, sequence), f"put aside {changes}")
+        return real[3](self, epoch, sequence, now_s, **changes)
 
     async def stored(self: Any, items: Any) -> Any:
         results = await real[4](self, items)
@@ -87,7 +89,7 @@ def watching(world: World) -> Iterator[None]:
         return results
 
     queue._insert, queue.mark_sent, queue._deliver = insert, mark_sent, deliver  # type: ignore[method-assign]
-    queue._quarantine, ingest.ingest = quarantine, stored  # type: ignore[method-assign]
+    sendings._put_aside, ingest.ingest = put_aside, stored  # type: ignore[method-assign]
     ledger.charge = charge  # type: ignore[method-assign]
     recorder.clock_known = clock_known  # type: ignore[method-assign]
     try:
@@ -96,7 +98,7 @@ def watching(world: World) -> Iterator[None]:
         recorder.clock_known = real[6]  # type: ignore[method-assign]
         ledger.charge = real[5]  # type: ignore[method-assign]
         queue._insert, queue.mark_sent, queue._deliver = real[0], real[1], real[2]  # type: ignore[method-assign]
-        queue._quarantine, ingest.ingest = real[3], real[4]  # type: ignore[method-assign]
+        sendings._put_aside, ingest.ingest = real[3], real[4]  # type: ignore[method-assign]
 
 
 class NonceWatch:

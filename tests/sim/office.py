@@ -17,8 +17,8 @@ from gateway.daemon import Gateway, make_keys
 from protocol.joincode import JoinCode, read_join_code
 from store.blobs import BlobStore
 from store.files import publish
-from store.fleet.fleet import migrate
-from store.fleet.restore import restore
+from store.fleet.fleet import FleetStore, migrate
+from store.fleet.restore import carry, check_copy, swap
 from tests.gateway.fleets import NOW_MS, Signers
 from tests.sim.loop import VirtualLoop, owner_of_task
 from tests.sim.network import GATEWAY_ADDRESS, Network, VirtualSocket
@@ -81,7 +81,9 @@ class Office:
         self.skew_ms = 0
         self.lives = 0
         self.gateway: Gateway | None = None
+        self.restored = False
         self.on_life: Callable[[str], None] = lambda what: None
+        self.on_started: Callable[[], None] = lambda: None
         self._home = home
         self._life: GatewayLife | None = None
         self._cut = False
@@ -106,6 +108,7 @@ class Office:
         await gateway.start()
         self.gateway = gateway
         self.on_life("started")
+        self.on_started()
 
     async def stop(self) -> None:
         """Stop it as a service manager does."""
@@ -122,6 +125,7 @@ class Office:
         self._cut = True
         new = self._home / f"gateway-{self.lives}"
         shutil.copytree(self.folder, new, symlinks=True, ignore=shutil.ignore_patterns("*-shm", "*.lock"))
+        shutil.rmtree(self._home / f"gateway-{self.lives - 3}", ignore_errors=True)
         self.folder = new
         if self.network.gateway is not None:
             self.network.gateway.close()
@@ -151,10 +155,38 @@ class Office:
 
     async def restore(self, backup: Path) -> None:
         """Stop the gateway, put a backup in its database's place, and start it again."""
+        self.restored = True
         await self.stop()
-        restore(backup, self.folder / "fleet.db")
+        path = self.folder / "fleet.db"
+        part = path.with_name("fleet.db.restoring")
+        shutil.copy(backup, part)
+        check_copy(part)
+        carry(path, part)
+        swap(part, path)
+        fleet = await FleetStore.open(f"sqlite:///{path}")
+        await fleet.settle_restored({}, self.now_ms())
+        await fleet.close()
         self.on_life("restored")
         await self.start()
+
+    async def desired(self, truck: str) -> bytes:
+        """Return the desired state of a truck."""
+        assert self.gateway is not None
+        found = await self.gateway.fleet.desired(truck)
+        assert found is not None
+        return found.signed
+
+    async def lie(self, truck: str, signed: bytes) -> None:
+        """Hand out another desired state."""
+        assert self.gateway is not None
+        await self.gateway.fleet.set_desired(truck, hashlib.sha256(signed).digest(), signed, self.now_ms())
+
+    async def tell_truth(self, truck: str) -> None:
+        """Hand out what the truck should have."""
+        assert self.gateway is not None
+        record = await self.gateway.fleet.truck(truck)
+        assert record is not None
+        await self.gateway.documents.refresh(record)
 
     # -- people --------------------------------------------------------------------------------------------------------
 

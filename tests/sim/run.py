@@ -52,10 +52,10 @@ async def _live(made: World, troubles: Troubles) -> None:
     await made.open()
     checks = Checks(made)
     faults = Faults(made, troubles)
-    faults.start()
+    await faults.start()
     end_s = made.loop.now_s + made.plan.days * DAY_S
     while made.loop.now_s < end_s:
         await asyncio.sleep(min(4 * 3_600.0, end_s - made.loop.now_s))
         await checks.now()
     await faults.stop()
-    await checks.end()
+    await checks.end(days=made.plan.rest_days)

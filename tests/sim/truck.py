@@ -181,7 +181,8 @@ class SimTruck:
                 self.failures.append(failure)
                 self.history.note(self.name, f"daemon failed: {_leaves(failure)}")
                 # As a process that exits: its files are as they are; the service manager starts it again.
-                self.disk.cut(power=False)
+                self.back_after_s = 300.0
+                self.kill()
 
     async def _rows(self, edge: SimEdge) -> None:
         voltage = 2_600

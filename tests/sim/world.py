@@ -36,6 +36,7 @@ class Plan:
     trucks: int = 1
     days: float = 3.0
     row_every_s: float = 1_800.0
+    rest_days: float = 20.0  # in which everything must come to rest when all troubles have ended
 
 
 class World:

@@ -1,0 +1,194 @@
+"""Ten bugs, planted into the product on purpose: the simulation that does not find them is worth nothing.
+
+Each breaks one rule of the product as a plausible edit would. Found means: a check fails within `SEEDS_MAX` seeds of
+the same short, harsh plan under which the sound product holds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from typing import Any
+
+import edge.batches
+import edge.installer
+import gateway.commits
+import gateway.ingest
+import protocol.trust
+import store.contexts
+import store.database
+import store.files
+import store.identity
+import store.ledger
+import store.marks
+import store.parcels
+import store.salvage
+import store.staging
+from store.fleet.evidence import IngestResult, IngestStatus
+from store.fleet.sequences import SequenceSet
+from tests.sim.faults import Troubles
+from tests.sim.run import Outcome, run
+from tests.sim.world import Plan
+
+SEEDS_MAX = 200
+PLAN = Plan(seed=0, trucks=1, days=1.5, row_every_s=900.0, rest_days=6.0)
+HARSH = Troubles(
+    weather=0.2,
+    outage=0.5,
+    move=0.5,
+    power_cut=0.2,
+    kill=1.0,
+    full_disk=0.0,
+    gateway_crash=0.3,
+    gateway_restart=2.0,
+    config=0.6,
+    content=0.5,
+    rotation=3.0,
+    lies=0.5,
+)
+Plant = Callable[[], AbstractContextManager[None]]
+
+
+@contextmanager
+def _put(place: Any, name: str, value: Any) -> Iterator[None]:
+    before = getattr(place, name)
+    setattr(place, name, value)
+    try:
+        yield
+    finally:
+        setattr(place, name, before)
+
+
+def _ack_before_commit() -> AbstractContextManager[None]:
+    """The gateway acknowledges what it commits a little later."""
+    real = gateway.commits.GroupCommit.commit
+
+    async def commit(self: Any, items: Any) -> Any:
+        async def later() -> None:
+            await asyncio.sleep(5.0)
+            await real(self, items)
+
+        self.later = asyncio.create_task(later())
+        state = await self._fleet.epoch_state(items[0].truck, items[0].epoch)
+        if state is None:
+            return await real(self, items)
+        found = SequenceSet(state.cumulative, state.ranges)
+        for item in items:
+            found.add(item.sequence, item.sequence)
+        told = replace(state, cumulative=found.cumulative, ranges=found.ranges)
+        return [IngestResult(item, IngestStatus.STORED, told) for item in items]
+
+    return _put(gateway.commits.GroupCommit, "commit", commit)
+
+
+@contextmanager
+def _no_folder_fsync() -> Iterator[None]:
+    """A file is published without an fsync of its folder."""
+    with contextlib.ExitStack() as stack:
+        for module in (store.files, store.staging, store.marks, store.salvage, edge.installer):
+            stack.enter_context(_put(module, "sync_folder", lambda folder: None))
+        yield
+
+
+def _deduplication_by_link() -> AbstractContextManager[None]:
+    """The gateway forgets that a parcel may come again over another link."""
+    real = gateway.ingest.Ingest._check
+
+    async def check(self: Any, truck: Any, link: str, *rest: Any) -> Any:
+        item = await real(self, truck, link, *rest)
+        return replace(item, epoch=item.epoch ^ 1) if link == "sat" else item
+
+    return _put(gateway.ingest.Ingest, "_check", check)
+
+
+def _reservation_in_memory() -> AbstractContextManager[None]:
+    """A slice of the budget is used before it is written down."""
+    real = store.ledger.Ledger._new_slice
+
+    def new_slice(self: Any, *arguments: Any) -> None:
+        with _put(self, "_commit", lambda links: None):
+            real(self, *arguments)
+
+    return _put(store.ledger.Ledger, "_new_slice", new_slice)
+
+
+def _rollback_unchecked() -> AbstractContextManager[None]:
+    """A document may be older than one that was trusted."""
+    return _put(protocol.trust.TrustedSet, "_check_version", lambda *_: None)
+
+
+def _synchronous_normal() -> AbstractContextManager[None]:
+    """The queue's database does not wait for the disk."""
+    real = store.database.Database._pragma
+
+    def pragma(self: Any, name: str, value: object, expected: object) -> None:
+        real(self, name, "NORMAL" if name == "synchronous" else value, 1 if name == "synchronous" else expected)
+
+    return _put(store.database.Database, "_pragma", pragma)
+
+
+def _nonce_in_memory() -> AbstractContextManager[None]:
+    """OSCORE sequence numbers are used before they are reserved on the disk."""
+    return _put(store.contexts.Contexts, "reserve", lambda self, context_id, below: None)
+
+
+def _rows_cleared_later() -> AbstractContextManager[None]:
+    """A batch is queued in one transaction, and its open rows are cleared in the next."""
+    real = edge.batches.OpenBatches._store_batch
+
+    def store_batch(self: Any, series: Any, full: Any, first: Any, token: bytes) -> None:
+        with _put(self._open, "clear", lambda number: None):
+            real(self, series, full, None, token)
+        asyncio.get_running_loop().call_later(
+            1.0, lambda: asyncio.ensure_future(self._writer.run(lambda: self._open.clear(series.number)))
+        )
+
+    return _put(edge.batches.OpenBatches, "_store_batch", store_batch)
+
+
+def _content_unsynced() -> AbstractContextManager[None]:
+    """A version is activated before its files are on the disk."""
+    return _put(edge.installer, "_sync_tree", lambda folder: None)
+
+
+def _gaps_delivered() -> AbstractContextManager[None]:
+    """An acknowledgement's highest sequence is taken for its cumulative one."""
+    real = store.parcels.ParcelQueue._deliver
+
+    def deliver(self: Any, ranges: Any, epoch: int, now_s: int) -> int:
+        ranges = list(ranges)
+        return real(self, [(1, ranges[-1][1])] if len(ranges) > 1 else ranges, epoch, now_s)
+
+    return _put(store.parcels.ParcelQueue, "_deliver", deliver)
+
+
+# The bug, and a seed that finds it.
+BUGS: dict[str, tuple[Plant, int]] = {
+    "ack before commit": (_ack_before_commit, 1),
+    "no fsync of the folder": (_no_folder_fsync, 1),
+    "deduplication forgotten": (_deduplication_by_link, 1),
+    "reservation not persisted": (_reservation_in_memory, 1),
+    "rollback check skipped": (_rollback_unchecked, 1),
+    "synchronous=NORMAL": (_synchronous_normal, 1),
+    "nonce not persisted": (_nonce_in_memory, 1),
+    "rows cleared in another transaction": (_rows_cleared_later, 1),
+    "content activated unsynced": (_content_unsynced, 1),
+    "gaps taken for delivered": (_gaps_delivered, 1),
+}
+
+
+def run_planted(name: str, seed: int) -> Outcome:
+    """Run one seed with a bug in the product."""
+    return run(replace(PLAN, seed=seed), HARSH, planted=BUGS[name][0])
+
+
+def first_seed(name: str) -> Outcome | None:
+    """Return the outcome of the first seed that finds a bug, or None."""
+    for seed in range(1, SEEDS_MAX + 1):
+        outcome = run_planted(name, seed)
+        if outcome.failure is not None:
+            return outcome
+    return None
