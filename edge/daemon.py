@@ -21,7 +21,7 @@ from edge.board import board_name
 from edge.bundles import Bundles
 from edge.classroom import make_classroom
 from edge.classroom_server import ClassroomServer
-from edge.clock import load_clock, save_clock
+from edge.clock import kernel_boot_id, load_clock, save_clock
 from edge.collectors.base import RealClock
 from edge.collectors.registry import build_collectors, plan_collectors
 from edge.collectors.run import CollectorHealth, Supervisor
@@ -38,7 +38,7 @@ from edge.recorder import Recorder
 from edge.series import open_series, split_tables
 from edge.situation import Situation
 from edge.spareroot import bring_back_root, keep_spare_root
-from edge.spending import Spending
+from edge.spending import Spending, take_account
 from edge.triggers import Triggers, merged
 from edge.uplink import Contact, Uplink
 from protocol.budget import Cap, period_of
@@ -96,7 +96,7 @@ class Edge:
         self.state = open_database(data / "state.db", schema=STATE, share_bytes=config.state_mb_max * _MB, host=host)
         self._closing.callback(self.state.close)
         caps = {link.name: Cap.of(link) for link in effective(config, None).links}
-        self.links_store = open_links(data / "links.db", caps, host=host)
+        self.links_store = open_links(data / "links.db", caps, host=host, boot=kernel_boot_id())
         self._closing.callback(self.links_store.close)
         self.ledger = self.links_store.ledger
         settings = Settings(self.state)
@@ -139,6 +139,8 @@ class Edge:
             on_contact=self._on_contact,
             on_time=self._on_time,
             reseal=self.recorder.reseal,
+            on_fork=lambda: self.ledger.doubt(self.clock.at_least_s()),
+            in_doubt=lambda: any(self.ledger.in_doubt(name) for name in self.uplink.links),
             backoff_max_s=self._backoff_max_s,
         )
         self._closing.push_async_callback(self.uplink.close)
@@ -247,6 +249,8 @@ class Edge:
         self.situation.touch()
         self.bundles.heard()
         await self.configurator.contact(contact.asked_at)
+        if take_account(self.ledger, self.uplink.links, contact.ack.spent, self.period()):
+            self.uplink.budget_changed()
         if contact.ack.schemas:
             await self.recorder.offer_again(contact.ack.schemas)
         await self.downlink.contact(contact)

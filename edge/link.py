@@ -126,7 +126,7 @@ class Link:
 
         Raises `LinkDownError` (no answer in time), `SessionLostError`, `RefusedError`, `BudgetExceededError`.
         """
-        session = await self._ensure_session()
+        session = await self._ensure_session(precedence)
         try:
             return await self._request(
                 session, code, path, payload, precedence, cause, timeout_s, query=query, answer_bytes=answer_bytes
@@ -326,7 +326,7 @@ class Link:
         self._resolved[host] = str(found[0][4][0]), self._monotonic() + _RESOLVED_S
         return self._resolved[host][0]
 
-    async def _ensure_session(self) -> LinkContext:
+    async def _ensure_session(self, precedence: Precedence) -> LinkContext:
         asked_at = self._monotonic()
         async with self._opening:
             if self._handshake_failed_at >= asked_at:
@@ -338,7 +338,7 @@ class Link:
                 if stored is not None and stored.gateway == self.gateway:
                     self._session = self._resume(stored, self._contexts)
                     return self._session
-            await self._handshake(joining=False)
+            await self._handshake(precedence, joining=False)
             assert self._session is not None
             return self._session
 
@@ -367,18 +367,18 @@ class Link:
         )
         return lambda below: contexts.reserve(stored.id, below)
 
-    async def _handshake(self, *, joining: bool) -> None:
+    async def _handshake(self, precedence: Precedence = Precedence.PRIORITY, *, joining: bool) -> None:
         """Make a session with a gateway that proves one of the keys that are believed; in a rotation there are two."""
         *others, last = self._gateway_keys()
         for key in others:
             with suppress(SignatureError):
-                return await self._handshake_for(key, joining)
-        return await self._handshake_for(last, joining)
+                return await self._handshake_for(key, precedence, joining)
+        return await self._handshake_for(last, precedence, joining)
 
-    async def _handshake_for(self, key: ExchangeKey, joining: bool) -> None:
+    async def _handshake_for(self, key: ExchangeKey, precedence: Precedence, joining: bool) -> None:
         initiator = Initiator(self._keys.edhoc, key.key, link=self.name, joining=joining, number=key.number)
         first, wait_s = initiator.message_1(), _HANDSHAKE_FIRST_S
-        cost = (Precedence.PRIORITY, "handshake", len(first), _MESSAGE_2_BYTES)
+        cost = (min(precedence, Precedence.PRIORITY), "handshake", len(first), _MESSAGE_2_BYTES)
         for _ in range(_HANDSHAKE_TRIES):
             message = Message(code=codes.POST, transport_tuning=Unreliable, uri_path=[PATH_EXCHANGE], payload=first)
             message.remote = await self._remote()

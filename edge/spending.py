@@ -10,9 +10,10 @@ comes. A datagram that no charge covers does not leave.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
+from protocol.budget import Spent
 from protocol.errors import BudgetExceededError
 from protocol.numbers import Precedence
 from store.coapmeter import Datagram, Direction
@@ -117,6 +118,23 @@ class Spending:
             datagram.bytes_ip,
             period=self._period(),
         )
+
+
+def take_account(
+    ledger: Ledger, links: Iterable[str], told: Sequence[tuple[str, int, int]] | None, period: int | None
+) -> bool:
+    """Take the gateway's account of the open month for the links whose own is in doubt; return whether any was.
+
+    `told` are link, bytes of flash, bytes of the others; None: it was not asked. An eighth is added for what left here
+    and was lost on the way, since the gateway never saw that.
+    """
+    if told is None or period is None:
+        return False
+    spent = {link: Spent(flash + flash // 8, other + other // 8) for link, flash, other in told}
+    doubted = [link for link in links if ledger.in_doubt(link)]
+    for link in doubted:
+        ledger.reconcile(link, spent.get(link, Spent()), period=period)
+    return bool(doubted)
 
 
 class Unmetered:

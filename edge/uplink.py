@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import structlog
 from aiocoap.numbers import codes
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_never, wait_random_exponential
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_never, wait_random_exponential
 
 from edge.clock import Clock
+from edge.contact import Contact as Contact
+from edge.contact import tell_failure
 from edge.link import Answered, Link
 from edge.link_errors import LinkDownError, SessionLostError
 from protocol.errors import BudgetExceededError, DigitruckError, PeerError, QueueFullError
@@ -45,15 +46,6 @@ _SWEEP_S = 60.0
 _PASSING = (LinkDownError, PeerError, BudgetExceededError, CommitUnknownError, QueueFullError)
 
 
-@dataclass(frozen=True, slots=True)
-class Contact:
-    """What the rest of the daemon hears after each acknowledgement; `asked_at` is when its request left (monotonic)."""
-
-    link: str
-    ack: Ack
-    asked_at: float
-
-
 class Uplink:
     """All links of the truck and the one queue that they empty."""
 
@@ -69,9 +61,11 @@ class Uplink:
         on_contact: Callable[[Contact], Awaitable[None]],
         on_time: Callable[[int, float], Awaitable[None]],
         reseal: Reseal,
+        on_fork: Callable[[], None],
+        in_doubt: Callable[[], bool],
         backoff_max_s: float = _BACKOFF_MAX_S,
     ) -> None:
-        """`affordable(link, precedence)` is the budget's word; `on_time` gets a trusted time and its round trip."""
+        """`affordable` and `in_doubt` (is earlier spending unknown?) are the budget's; `on_fork`: the state is old."""
         self.links = {link.name: link for link in links}
         self.patience_s = patience_s
         self._queue = queue
@@ -81,6 +75,8 @@ class Uplink:
         self._on_contact = on_contact
         self._on_time = on_time
         self._reseal = reseal
+        self._on_fork = on_fork
+        self._in_doubt = in_doubt
         self.backoff_max_s = backoff_max_s
         self._forwarder = Forwarder(queue.epoch, known=queue.known(queue.epoch))
         self._wakes = {link.name: asyncio.Event() for link in links}
@@ -114,6 +110,11 @@ class Uplink:
                     return  # the acknowledgement of what flies leads here again
                 self._forwarder = Forwarder(waiting[0].epoch, known=self._queue.known(waiting[0].epoch))
             self._forwarder.offer([each.waiting() for each in waiting])
+        self.wake()
+
+    def budget_changed(self) -> None:
+        """Ask the budget again for what it refused."""
+        self._broke_until.clear()
         self.wake()
 
     def wake(self) -> None:
@@ -173,7 +174,7 @@ class Uplink:
                 wait=wait_random_exponential(multiplier=2, max=self.backoff_max_s),
                 stop=stop_never,
                 sleep=partial(self._nap, link),
-                after=partial(_tell, link.name),
+                after=partial(tell_failure, link.name),
             ):
                 with attempt:
                     if self._wants(link):
@@ -183,7 +184,7 @@ class Uplink:
         try:
             await self._contact(link)
         except BudgetExceededError:
-            self._is_broke(link, Precedence.PRIORITY)
+            self._is_broke(link, self._hello_precedence)
             raise
         except (LinkDownError, PeerError):
             link.mark_down()
@@ -226,19 +227,25 @@ class Uplink:
 
     def _wants(self, link: Link) -> bool:
         if self._hello_wanted:
-            return self.may(link, Precedence.PRIORITY)
+            return self.may(link, self._hello_precedence)
         precedence = self._forwarder.peek(link.name)
         return precedence is not None and self.may(link, precedence)
+
+    @property
+    def _hello_precedence(self) -> Precedence:
+        # Where no budget allows that, the reserve is what a truck calls home with.
+        spent = all(self.is_spent(link, Precedence.PRIORITY) for link in self.links.values())
+        return Precedence.FLASH if spent else Precedence.PRIORITY
 
     async def _contact(self, link: Link) -> None:
         """Send what this link should carry until nothing is left; raise `LinkDownError` when it stops answering."""
         self._forwarder.new_contact()
         self._losses[link.name] = 0
         self._ended.pop(link.name, None)
-        if self._hello_wanted:
-            await self._hello(link)
         try:
             while True:
+                if self._hello_wanted:
+                    await self._hello(link)
                 self._pump(link)
                 if not len(self._forwarder.flight(link.name)):
                     return
@@ -306,7 +313,9 @@ class Uplink:
             ack = Ack.decode(answered.payload)
             self._losses[link.name] = 0
             settled = forwarder.handle_ack(link.name, transmit.number, ack, self._clock.monotonic())
-            await self._writer.run(lambda: self._settle(forwarder, settled, transmit.sequences))
+            if await self._writer.run(lambda: self._settle(forwarder, settled, transmit.sequences)):
+                self._on_fork()
+                self._hello_wanted = True
         except (DigitruckError, asyncio.CancelledError) as failure:
             await self._failed(link, forwarder, transmit, failure)
             if isinstance(failure, asyncio.CancelledError):
@@ -347,10 +356,11 @@ class Uplink:
 
     async def _hello(self, link: Link) -> None:
         """Ask for the time and the desired state with an upload that carries nothing."""
-        payload = Upload(ask_time=True).encode()
         # A link may be slower than anybody thought: each hello waits longer than the one before.
         self._hellos += 1
-        ask = partial(self._request, link, payload, Precedence.PRIORITY, "hello", patience=4 * min(self._hellos, 8))
+        precedence, patience = self._hello_precedence, 4 * min(self._hellos, 8)
+        payload = Upload(ask_time=True, ask_spent=self._in_doubt()).encode()
+        ask = partial(self._request, link, payload, precedence, "hello", patience=patience)
         asked_at = self._clock.monotonic()
         try:
             answered = await ask()
@@ -369,11 +379,10 @@ class Uplink:
             # The contact goes on: it is what makes room in the queue.
             log.warning("ack.unfinished", link=link.name, reason=str(failure))
 
-    def _settle(self, forwarder: Forwarder, settled: Settled, sent: tuple[int, ...]) -> None:
+    def _settle(self, forwarder: Forwarder, settled: Settled, sent: tuple[int, ...]) -> bool:
         now_s = self._clock.at_least_s()
         self._queue.settle(settled, forwarder.epoch, now_s, sent=sent)
-        if forwarder.forked:
-            self._queue.fork(settled, forwarder.epoch, self._reseal, now_s)
+        return forwarder.forked and self._queue.fork(settled, forwarder.epoch, self._reseal, now_s)
 
     async def _acknowledged(self, link: Link, ack: Ack, rtt_s: float, forwarder: Forwarder, asked_at: float) -> None:
         if (ack.cumulative or ack.ranges) and not forwarder.is_exact:
@@ -388,8 +397,3 @@ class Uplink:
         if ack.time_s is not None:
             await self._on_time(ack.time_s, rtt_s)
         await self._on_contact(Contact(link.name, ack, asked_at))
-
-
-def _tell(link: str, state: RetryCallState) -> None:
-    failure = state.outcome.exception() if state.outcome else None
-    log.info("contact.failed", link=link, attempt=state.attempt_number, reason=str(failure))

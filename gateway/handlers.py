@@ -12,6 +12,7 @@ from contextlib import suppress
 import structlog
 from aiocoap.numbers import codes
 
+from gateway.budgets import month_of
 from gateway.coap import Answer, Handler, Request
 from gateway.documents import Documents
 from gateway.ingest import Ingest
@@ -22,6 +23,7 @@ from protocol.errors import MalformedError, PeerError, SignatureError
 from protocol.messages import Ack, Enrolled, EnrolRequest, PackRequest, PiecesRequest, Upload, enrol_proof
 from protocol.numbers import (
     DESIRED_DIGEST_BYTES,
+    LINKS_MAX,
     PATH_DOCUMENT,
     PATH_ENROL,
     PATH_PACK,
@@ -100,6 +102,7 @@ class Handlers:
             refused=ack.refused,
             schemas=ack.schemas,
             epoch_unknown=ack.epoch_unknown,
+            spent=await self._spent(truck.name) if upload.ask_spent else None,
         )
         # The whole datagram is booked on what its first parcel is; several kinds share one only when all are small.
         cause = _CAUSES[kinds[0]] if kinds else "hello"
@@ -116,6 +119,15 @@ class Handlers:
         self._heard_at.move_to_end(truck)
         if len(self._heard_at) > _HEARD_MAX:
             self._heard_at.popitem(last=False)
+
+    async def _spent(self, truck: str) -> tuple[tuple[str, int, int], ...]:
+        """Return what this month has cost a truck (link, flash, the rest), for one that has forgotten it."""
+        spent: dict[str, list[int]] = {}
+        since_ms, until_ms = month_of(self._now_ms())
+        for each in await self._fleet.ledger(truck, since_ms, until_ms):
+            spent.setdefault(each.link, [0, 0])[each.precedence is not Precedence.FLASH] += each.bytes
+        known = [(link, flash, other) for link, (flash, other) in spent.items() if link and min(flash, other) >= 0]
+        return tuple(sorted(known, key=lambda each: -sum(each[1:]))[:LINKS_MAX])
 
     async def document(self, request: Request) -> Answer:
         """GET /d?DIGEST: a small document; `desired` in place of a digest names the asking truck's own state."""

@@ -19,6 +19,7 @@ from protocol.numbers import (
     DESIRED_DIGEST_BYTES,
     ENROL_SECRET_BYTES,
     HELD_MANIFESTS_MAX,
+    LINKS_MAX,
     PARCEL_BYTES_MAX,
     PARCELS_IN_UPLOAD_MAX,
     PIECES_IN_REQUEST_MAX,
@@ -154,17 +155,19 @@ class Tombstone(WireMap, frozen=True):
 class Upload(WireMap, frozen=True):
     """POST /u: sealed parcels, in the order in which they should be stored."""
 
-    labels: ClassVar = {"parcels": 1, "epoch": 2, "ask_time": 3, "version": 4}
+    labels: ClassVar = {"parcels": 1, "epoch": 2, "ask_time": 3, "version": 4, "ask_spent": 5}
     parcels: Annotated[tuple[Sealed, ...], Meta(max_length=PARCELS_IN_UPLOAD_MAX)] = ()
     epoch: Epoch | None = None
     ask_time: bool = False
     version: Uint = WIRE_VERSION
+    ask_spent: bool = False
 
 
 class Ack(WireMap, frozen=True):
     """The answer to an upload: all up to `cumulative` are committed, and the ranges above it too.
 
-    `desired` is there only while the truck's last receipt names another desired state; `time_s` only when asked.
+    `desired` is there only while the truck's last receipt names another desired state; `time_s` and `spent` (link,
+    bytes of flash, bytes of the others in the month of `time_s`, as the gateway counted them) only when asked.
     """
 
     labels: ClassVar = {
@@ -176,6 +179,7 @@ class Ack(WireMap, frozen=True):
         "schemas": 6,
         "epoch_unknown": 7,
         "version": 8,
+        "spent": 9,
     }
     cumulative: Uint
     ranges: Annotated[tuple[tuple[Sequence, Sequence], ...], Meta(max_length=RANGES_IN_ACK_MAX)] = ()
@@ -185,6 +189,7 @@ class Ack(WireMap, frozen=True):
     schemas: Annotated[tuple[Uint, ...], Meta(max_length=16)] = ()
     epoch_unknown: bool = False
     version: Uint = WIRE_VERSION
+    spent: Annotated[tuple[tuple[Name, Uint, Uint], ...], Meta(max_length=LINKS_MAX)] | None = None
 
     def covers(self, sequence: int) -> bool:
         """Return whether the parcel of this sequence is committed at the gateway."""

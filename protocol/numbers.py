@@ -71,6 +71,7 @@ PARCEL_ATTEMPTS_MAX: Final = 5
 PARCEL_WINDOW: Final = 64
 GAPS_MAX: Final = 4_096
 RANGES_IN_ACK_MAX: Final = 32
+LINKS_MAX: Final = 16
 REFUSED_IN_ACK_MAX: Final = 64
 
 # Documents.

@@ -2,7 +2,8 @@
 
 `reserve` makes a block of numbers durable before the first of them is used; after a crash the context goes on beyond
 the block (appendix B.1.1). A database that is older than its marks, restored, copied or made anew drops every context,
-and EDHOC makes new ones: that costs a few hundred bytes, a nonce used twice costs the keys. aiocoap's own file-backed
+and EDHOC makes new ones: that costs a few hundred bytes, a nonce used twice costs the keys. So does another boot of the
+computer: a block image of its disk that was put back looks like what was written last. aiocoap's own file-backed
 context is not used: it lost its sequence in 7 of 7 power cuts.
 Called from the event loop in the middle of protecting a message, so it is synchronous and on its own database.
 """
@@ -15,7 +16,9 @@ from store import incidents
 from store.database import Database
 from store.errors import ContextGoneError
 from store.marks import Marks
+from store.settings import Settings
 
+_BOOT = "contexts-boot"
 _COLUMNS = (
     "id, link, gateway, master_secret, master_salt, sender_id, recipient_id, sequence_reserved, created_s, "
     "window_index, window_bits"
@@ -52,10 +55,18 @@ class StoredContext:
 class Contexts:
     """The contexts in an open LINKS database, one a link."""
 
-    def __init__(self, database: Database, marks: Marks, now_s: int = 0) -> None:
-        """Take over the contexts; drop them all when this is not the state that was written last."""
+    def __init__(self, database: Database, marks: Marks, now_s: int = 0, boot: int = 0) -> None:
+        """Take over the contexts; drop them all when this may not be the state that was written last.
+
+        `boot` names the boot of the computer, 0 when it has no name.
+        """
         self._database = database
         self._marks = marks
+        settings = Settings(database)
+        if boot and settings.get_int(_BOOT) != boot:
+            with marks.durable():
+                database.delete("contexts", "1 = 1")
+                settings.put_int(_BOOT, boot)
         if (database.restored or database.recreated or marks.ahead) and (links := self.links()):
             with marks.durable():
                 database.delete("contexts", "1 = 1")

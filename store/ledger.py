@@ -33,6 +33,9 @@ SLICE_BYTES: Final = 32 * 1024
 SLICE_BYTES_MAX: Final = 1 << 20
 SLICES_IN_CAP: Final = 1_024
 RESERVATIONS_MAX: Final = 4_096
+# What may be spent on asking the gateway, after each start, when earlier spending is not known: else a truck without a
+# reserve would be mute for ever.
+ASKING_BYTES: Final = 4_096
 SENT, RECEIVED = "sent", "received"
 # The settings that outlive a restart: the open period; the period of which something was forgotten; who was told.
 _PERIOD, _DOUBT, _TOLD = "ledger-period", "ledger-doubt", "ledger-told:"
@@ -94,6 +97,7 @@ class Ledger:
         self._books: dict[str, _Book] = defaultdict(_Book)
         self._reservations: dict[int, Reservation] = {}
         self._number = 0
+        self._asking_from: dict[str, int] = {}
         self._undated = True  # what is booked now may belong to a later period
         self._dated = False  # the clock has been known since the last time that it was not
         with marks.durable():
@@ -116,6 +120,17 @@ class Ledger:
         if (self._database.restored and not self._marks.ahead) or (self._database.recreated and not self._marks.found):
             self._settings.put_int(_DOUBT, _DOUBT_UNTIL_DATED)
             incidents.record(self._database, "ledger.in-doubt", {}, now_s)
+
+    def doubt(self, now_s: int = 0) -> None:
+        """Know from elsewhere that this state is an old one: earlier spending of this period may be forgotten."""
+        with self._marks.durable():
+            self._settings.put_int(_DOUBT, _DOUBT_UNTIL_DATED if self._undated else self.period)
+            for link in self._caps:
+                self._settings.put_int(_TOLD + link, -1)
+            incidents.record(self._database, "ledger.in-doubt", {}, now_s)
+        for book in self._books.values():
+            # What is left of slices was promised by an account that does not hold.
+            book.flash.left = book.other.left = 0
 
     def set_caps(self, caps: Mapping[str, Cap]) -> None:
         """Take new caps (a signed configuration); slices already committed stay promised."""
@@ -213,7 +228,7 @@ class Ledger:
             self._commit([link])
 
     def _new_slice(self, link: str, precedence: Precedence, need: int) -> None:
-        book, cap = self._books[link], self._caps[link]
+        book, cap = self._books[link], self._cap(link)
         purse = book.purse(precedence)
         rival = book.other if precedence is Precedence.FLASH else book.flash
         before = purse.left, rival.left
@@ -325,6 +340,14 @@ class Ledger:
         self._clear(links)
         self.period = period
 
+    def _cap(self, link: str) -> Cap:
+        """Return a link's cap; in doubt, with a reserve that is enough to ask the gateway."""
+        cap = self._caps.get(link, Cap(0))
+        if cap.bytes_max is None or not self.in_doubt(link):
+            return cap
+        asking_from = self._asking_from.setdefault(link, self._accounts.get(self.period, link).flash)
+        return Cap(cap.bytes_max, min(cap.bytes_max, max(cap.reserve_bytes, asking_from + ASKING_BYTES)))
+
     def in_doubt(self, link: str) -> bool:
         """Return whether earlier spending of this period was forgotten, so that only the reserve may be used."""
         doubt = self._settings.get_int(_DOUBT)
@@ -332,8 +355,10 @@ class Ledger:
             return False
         return self._settings.get_int(_TOLD + link, -1) != self.period
 
-    def reconcile(self, link: str, spent: Spent) -> None:
+    def reconcile(self, link: str, spent: Spent, *, period: int | None = None) -> None:
         """Take what the gateway's own account says was spent on a link in the open period; this ends a doubt."""
+        if period is not None:
+            self._turn(period)
         with self._marks.durable():
             self._accounts.raise_to(self.period, link, spent)
             self._settings.put_int(_TOLD + link, self.period)
@@ -361,7 +386,7 @@ class Ledger:
         self._turn(period)
         book, account = self._books[link], self._accounts.get(self.period, link)
         promised = Spent(account.flash + book.flash.used, account.other + book.other.used)
-        return allowed_bytes(self._caps.get(link, Cap(0)), promised, precedence, in_doubt=self.in_doubt(link))
+        return allowed_bytes(self._cap(link), promised, precedence, in_doubt=self.in_doubt(link))
 
     def totals(self, period: int | None = None) -> tuple[Total, ...]:
         """Return what was booked in a period (None: in all), with what is not written down yet."""

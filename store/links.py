@@ -41,14 +41,18 @@ def open_links(
     now_s: int = 0,
     entropy: Entropy = os.urandom,
     host: bytes = b"",
+    boot: int = 0,
 ) -> Links:
-    """Open or make links.db; `caps` names every link of the truck. Other options and errors as `open_database`."""
+    """Open or make links.db; `caps` names every link of the truck, `boot` the boot of the computer (0: unknown).
+
+    Other options and errors as `open_database`.
+    """
     database = open_database(path, schema=LINKS, share_bytes=share_bytes, now_s=now_s, entropy=entropy, host=host)
     try:
         marks = Marks(database)
         return Links(
             database,
-            Contexts(database, marks, now_s),
+            Contexts(database, marks, now_s, boot),
             Ledger(database, marks, caps, slice_bytes=slice_bytes, now_s=now_s),
         )
     except BaseException:

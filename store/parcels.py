@@ -260,19 +260,19 @@ class ParcelQueue:
         """Return the last sequence of an epoch that may have been sent before this start; 0 if it began since."""
         return self._known_at_start if epoch == self._start_epoch else 0
 
-    def fork(self, settled: Settled, epoch: int, reseal: Reseal, now_s: int) -> None:
-        """Go on in a new epoch, since others gave numbers of this one too; give `settled.taken` numbers of the new one.
+    def fork(self, settled: Settled, epoch: int, reseal: Reseal, now_s: int) -> bool:
+        """Go on in a new epoch (unless that was done), since others gave numbers of this one; return whether it is new.
 
-        That happens after an image of the disk was put back, and to clones. What waits under the old epoch may go on:
-        the gateway says of each parcel whether its number is taken.
+        An image of the disk was put back, or cloned. `settled.taken` get new numbers; what else waits keeps its own.
         """
         with self._database.atomic():
-            if epoch == self._database.epoch:
+            if is_new := epoch == self._database.epoch:
                 incidents.record(self._database, "store.forked", {"epoch": f"{epoch:016x}"}, now_s)
                 start_epoch(self._database, "forked", now_s)
             for sequence in settled.taken:
                 self._update(_QUEUED, {"epoch": _key(epoch), "sequence": sequence}, state=int(ParcelState.CLASHED))
             self.renumber(settled.taken, epoch, reseal)
+        return is_new
 
     def settle(self, settled: Settled, epoch: int, now_s: int, *, sent: Iterable[int] = ()) -> None:
         """Write down what the forwarding machine settled: delivered, refused once more, given up. `sent`: see above."""

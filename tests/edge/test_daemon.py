@@ -95,7 +95,7 @@ async def test_a_database_that_takes_nothing_ends_the_daemon_and_the_pings(
 
 async def clock_saved(edge: Edge) -> None:
     async def saved() -> bool:
-        return await edge.writer.run(lambda: edge._settings.get_int("clock.floor_s")) > 0
+        return await edge.writer.run(lambda: edge._settings.get_int("clock.boot")) > 0
 
     await until(saved)
 

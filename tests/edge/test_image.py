@@ -11,10 +11,14 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from aiocoap.message import Message
 
+from edge import daemon
+from edge.config import LinkSettings
 from edge.daemon import Edge
+from protocol.numbers import Precedence
 from store import identity
-from tests.edge.rig import Rig, arrived, send, settled
+from tests.edge.rig import Rig, arrived, send, settled, until
 
 
 @pytest.fixture
@@ -54,8 +58,6 @@ async def truck_with_image(rig: Rig, before: int, after: int) -> tuple[Path, Pat
 async def test_what_is_recorded_after_an_image_was_put_back_arrives_once(rig: Rig, new: int) -> None:
     data, image = await truck_with_image(rig, 5, 10)
     put_back(image, data)
-    wire = await rig.wire()
-    wire.cut = True
     edge = await rig.start(data)
     names = [f"new.{n}" for n in range(new)]
     for name in names:
@@ -64,3 +66,101 @@ async def test_what_is_recorded_after_an_image_was_put_back_arrives_once(rig: Ri
     await settled(edge)
     counted = Counter(await rig.hub.names())
     assert {name: counted[name] for name in names} == dict.fromkeys(names, 1)
+
+
+def sequence_numbers(datagrams: list[bytes]) -> list[bytes]:
+    """The OSCORE options (sequence number and key id) of the requests among these datagrams."""
+    options = [Message.decode(each).opt.oscore for each in datagrams]
+    return [each for each in options if each]
+
+
+@pytest.mark.parametrize("reboots", [True, False])
+@pytest.mark.usefixtures("_same_disk")
+async def test_no_sequence_number_is_used_again_after_an_image_was_put_back(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, reboots: bool
+) -> None:
+    """To put an image back takes a boot. (Without one, which cannot be, this test sees that numbers are used again.)"""
+    sent: list[bytes] = []
+    wire = await rig.wire()
+    wire.drop = lambda datagram, is_up: bool(is_up and sent.append(datagram))
+    link = LinkSettings(name="lte", gateways=(wire.address,))
+    data, image = await rig.join(), rig.tmp_path / "image"
+
+    async def run(boot: int, name: str) -> None:
+        monkeypatch.setattr(daemon, "kernel_boot_id", lambda: boot)
+        edge = await rig.start(data, link)
+        await deliver(rig, edge, name)
+        await rig.stop(edge)
+
+    await run(1, "one")
+    shutil.copytree(data, image)
+    await run(1, "two")
+    put_back(image, data)
+    await run(2 if reboots else 1, "three")
+    numbers = sequence_numbers(sent)
+    assert len(numbers) >= 3
+    assert (len(numbers) == len(set(numbers))) is reboots
+
+
+async def test_a_clone_asks_what_was_spent_and_goes_on_within_the_budget(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On other hardware the copied state is noticed: a new epoch, new sessions, and the gateway's account."""
+    wire = await rig.wire()
+    link = LinkSettings(name="lte", gateways=(wire.address,), month_bytes_max=60_000, reserve_bytes=0)
+    data = await rig.join()
+    monkeypatch.setattr(daemon, "board_name", lambda: b"one board" * 2)
+    edge = await rig.start(data, link)
+    await deliver(rig, edge, "before")
+    await rig.stop(edge)
+    image = rig.tmp_path / "image"
+    shutil.copytree(data, image)
+    edge = await rig.start(data, link)
+    for number in range(8):
+        await edge.recorder.event(f"large.{number}", Precedence.NORMAL, tuple((f"k{n}", "x" * 60) for n in range(30)))
+        await arrived(rig, f"large.{number}")
+    await settled(edge)
+    await rig.stop(edge)
+    carried = wire.total_bytes
+    assert rig.hub.gateway is not None
+    await rig.hub.gateway._ledger.flush()
+    monkeypatch.setattr(daemon, "board_name", lambda: b"another board" * 2)
+    edge = await rig.start(image, link)
+    assert edge.ledger.in_doubt("lte")
+    epoch = edge.queue.epoch
+    await until(lambda: not edge.ledger.in_doubt("lte"))
+    assert edge.ledger.spent("lte") >= carried
+    await deliver(rig, edge, "of.the.clone")
+    await arrived(rig, "store.restored")
+    states = {each.epoch for each in await rig.hub.gateway.fleet.epochs_of("ke-arrow")}
+    assert epoch in states
+    assert len(states) == 2
+    assert edge.ledger.spent("lte") <= 60_000
+
+
+@pytest.mark.usefixtures("_same_disk")
+async def test_an_old_ledger_on_the_same_hardware_is_put_right_by_the_gateway(rig: Rig) -> None:
+    wire = await rig.wire()
+    link = LinkSettings(name="lte", gateways=(wire.address,), month_bytes_max=60_000, reserve_bytes=0)
+    data = await rig.join()
+    edge = await rig.start(data, link)
+    await deliver(rig, edge, "before")
+    await rig.stop(edge)
+    image = rig.tmp_path / "image"
+    shutil.copytree(data, image)
+    edge = await rig.start(data, link)
+    for number in range(8):
+        await edge.recorder.event(f"large.{number}", Precedence.NORMAL, tuple((f"k{n}", "x" * 60) for n in range(30)))
+        await arrived(rig, f"large.{number}")
+    await settled(edge)
+    await rig.stop(edge)
+    carried = wire.total_bytes
+    assert rig.hub.gateway is not None
+    await rig.hub.gateway._ledger.flush()
+    put_back(image, data)
+    edge = await rig.start(data, link)
+    assert not edge.ledger.in_doubt("lte")
+    await send(edge, "after")
+    await arrived(rig, "after", "store.forked")
+    await until(lambda: not edge.ledger.in_doubt("lte"))
+    assert edge.ledger.spent("lte") >= carried

@@ -176,3 +176,13 @@ def test_a_window_saved_at_a_clean_end_is_known_until_numbers_are_used_again(lin
     again = opened.contexts.get("sat")
     assert again is not None
     assert again.window is None
+
+
+def test_another_boot_of_the_computer_ends_every_session(links) -> None:
+    """An image of the disk that was put back looks like what was written last; to put it back takes a boot."""
+    put(links(boot=7))
+    assert links(boot=7).contexts.links() == ("sat",)
+    assert links(boot=0).contexts.links() == ("sat",), "where a boot has no name nothing is known against it"
+    assert links(boot=8).contexts.links() == ()
+    put(links(boot=8))
+    assert links(boot=8).contexts.links() == ("sat",)

@@ -114,7 +114,11 @@ async def test_a_restored_database_has_no_session_code_or_desired_state_and_says
     with pytest.raises(EnrolmentError):
         await fleet.redeem_enrolment(b"s" * 32, "zm-patel", b"k" * 32, b"c", b"d", 7)
     newest = (await fleet.audit_log())[0]
-    assert (newest.actor, newest.action, newest.detail_json) == ("gateway", "gateway.restored", '{"made_ms":5,"unconfirmed":0}')
+    assert (newest.actor, newest.action, newest.detail_json) == (
+        "gateway",
+        "gateway.restored",
+        '{"made_ms":5,"unconfirmed":0}',
+    )
     assert (await fleet.verify_audit()).broken_at is None
     assert await fleet.settle_restored({}, 7) == 0
 
