@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
-from protocol import cbor, cose
+from protocol import batch, cbor, cose
 from protocol.errors import MalformedError, SignatureError
+from protocol.schema import Codec, decode_schema
+from protocol.summary import ChannelPiece, Piece, Summary, decode_summary, encode_summary
 
 VECTORS = Path(__file__).resolve().parent.parent / "vectors"
 ERRORS = {"MalformedError": MalformedError, "SignatureError": SignatureError}
@@ -117,3 +119,31 @@ def test_cose_is_made_again_byte_for_byte(vector: Vector) -> None:
     assert again.hex() == vector["hex"]
     if len(keys) > 1:
         assert cose.sign(keys[::-1], payload, aad) == again
+
+
+def summary_of(form: Any) -> Summary:
+    """Return the summary that a vector's JSON form stands for."""
+
+    def piece(first: int, last: int, rows: int, channels: list[Any]) -> Piece:
+        return Piece(first, last, rows, tuple(None if each is None else ChannelPiece(*each) for each in channels))
+
+    batches = tuple((sequence, tuple(piece(*each) for each in pieces)) for sequence, pieces in form["batches"])
+    return Summary(batches, form["epoch"])
+
+
+@run("batches.json")
+def test_batches(vector: Vector) -> None:
+    schema, body = decode_schema(bytes.fromhex(vector["schema"])), bytes.fromhex(vector["hex"])
+    decoded = decode_summary if schema.codec is Codec.SUMMARY else batch.decode
+    if vector["expect"] != "accept":
+        with pytest.raises(ERRORS[vector["expect"]]):
+            decoded(schema, body)
+    elif "summary" in vector:
+        summary = summary_of(vector["summary"])
+        assert decode_summary(schema, body) == summary
+        assert encode_summary(schema, summary) == body
+    else:
+        base = (vector["base"][0], tuple(vector["base"][1])) if "base" in vector else None
+        rows = [(time, tuple(values)) for time, values in vector["rows"]]
+        assert batch.decode(schema, body, base=base) == rows
+        assert not vector.get("encodes", True) or batch.encode(schema, rows, base=base) == body
