@@ -84,13 +84,14 @@ class CsvTailCollector(Collector[CsvTailSettings]):
             while True:
                 line = await self._blocking.call(tail.last_line)
                 if line is not None and fresh:
-                    self._take(line, tail.head, latest)
+                    self.take(line, tail.head, latest)
                 fresh = True  # whatever comes after the first look is new
                 await clock.sleep(min(_LOOK_S_MAX, self.period_s))
         finally:
             tail.close()
 
-    def _take(self, line: bytes, head: bytes, latest: Latest) -> None:
+    def take(self, line: bytes, head: bytes, latest: Latest) -> None:
+        """Take a line's cells into `latest`; `SourceError` if the header `head` lacks a column."""
         cells, names = self._cells(line), self._cells(head)
         if self.settings.header and len(cells) != len(names):
             return  # written by halves, or over an old line

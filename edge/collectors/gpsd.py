@@ -93,14 +93,20 @@ class GpsdCollector(Collector[GpsdSettings]):
             await stream.send(_WATCH)
             bad = 0
             while True:
-                report = _read_report(await stream.line())
-                bad = 0 if report is not None else bad + 1
+                bad = 0 if self.take(await stream.line(), latest) else bad + 1
                 if bad > _BAD_LINES_MAX:
                     raise SourceError("what answers is not gpsd")
-                if report is not None and self._is_ours(report):
-                    for name, value in self._values(report).items():
-                        if name in self.settings.channels:
-                            latest.put(self.settings.channels.index(name), value)
+
+    def take(self, line: bytes, latest: Latest) -> bool:
+        """Take what a line reports into `latest`; return whether it was a report at all."""
+        report = _read_report(line)
+        if report is None:
+            return False
+        if self._is_ours(report):
+            for name, value in self._values(report).items():
+                if name in self.settings.channels:
+                    latest.put(self.settings.channels.index(name), value)
+        return True
 
     def _is_ours(self, report: dict[str, Any]) -> bool:
         return self.settings.receiver is None or report.get("device") == self.settings.receiver

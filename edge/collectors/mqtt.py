@@ -89,9 +89,10 @@ class MqttCollector(Collector[MqttSettings]):
             await client.subscribe(sorted({channel.topic for channel in self.settings.channels}))
             async for message in client.messages():
                 if message is not None:
-                    self._take(message, latest)
+                    self.take(message, latest)
 
-    def _take(self, message: Message, latest: Latest) -> None:
+    def take(self, message: Message, latest: Latest) -> None:
+        """Take what a message says of the channels into `latest`."""
         document = read_payload(message.payload)
         for index, channel in enumerate(self.settings.channels):
             if channel.topic == message.topic:

@@ -89,12 +89,13 @@ class NutCollector(Collector[NutSettings]):
             async for _ in each_period(clock, self.period_s):
                 try:
                     async with asyncio.timeout(ANSWER_S_MAX):
-                        said = await self._ask(stream)
+                        said = await self.ask(stream)
                 except TimeoutError as error:
                     raise SourceError(f"upsd did not answer within {ANSWER_S_MAX:g} s") from error
                 yield Row(tuple(read_channel(name, said) for name in self.settings.channels))
 
-    async def _ask(self, stream: Stream) -> dict[str, str]:
+    async def ask(self, stream: Stream) -> dict[str, str]:
+        """Return upsd's variables of the UPS by name; `SourceError` if it refuses or never ends."""
         await stream.send(f"LIST VAR {self.settings.ups}\n".encode())
         said: dict[str, str] = {}
         for _ in range(_VARIABLES_MAX):

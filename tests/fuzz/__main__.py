@@ -10,13 +10,14 @@ import random
 import sys
 
 from tests.fuzz.engine import Findings, replay, run
+from tests.fuzz.instruments import instrument_targets
 from tests.fuzz.parsers import parser_targets
 from tests.fuzz.servers import server_targets
 
 
 def main(argv: list[str]) -> int:
     """Run what the arguments say and return the exit status."""
-    targets = {each.name: each for each in (*parser_targets(), *server_targets())}
+    targets = {each.name: each for each in (*parser_targets(), *instrument_targets(), *server_targets())}
     parser = argparse.ArgumentParser(prog="make fuzz", description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=60.0, help="how long in all, shared by the targets")
     parser.add_argument("--count", type=int, help="how many inputs for each target, instead of a time")

@@ -12,6 +12,7 @@ import pytest
 from protocol.errors import MalformedError
 from tests.fuzz import engine
 from tests.fuzz.engine import Running, Target, inputs, replay, run
+from tests.fuzz.instruments import instrument_targets
 from tests.fuzz.parsers import Parser, parser_targets
 from tests.fuzz.servers import server_targets
 
@@ -23,7 +24,7 @@ SERVER_INPUTS = {"datagrams": 500, "http-api": 15, "http-classroom": 15}
 PACK_INPUTS = 40
 
 
-@pytest.mark.parametrize("target", parser_targets(), ids=lambda target: target.name)
+@pytest.mark.parametrize("target", [*parser_targets(), *instrument_targets()], ids=lambda target: target.name)
 def test_no_input_breaks_a_parser(target: Target) -> None:
     count = PACK_INPUTS if target.name == "packs" else PARSER_INPUTS
     found = run(target, seed=SEED, count=count)
@@ -38,7 +39,7 @@ def test_no_input_breaks_a_server(target: Target) -> None:
     assert found.inputs == SERVER_INPUTS[target.name]
 
 
-@pytest.mark.parametrize("target", parser_targets(), ids=lambda target: target.name)
+@pytest.mark.parametrize("target", [*parser_targets(), *instrument_targets()], ids=lambda target: target.name)
 def test_each_seed_is_an_input_that_the_target_takes(target: Target) -> None:
     """Seeds that are refused at the door would fuzz nothing behind it."""
     with target.open() as (running, seeds):
