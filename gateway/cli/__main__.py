@@ -24,6 +24,7 @@ from gateway.cli.output import examples, printable
 from gateway.cli.rollouts import quote, rollout
 from gateway.cli.samples import samples
 from gateway.cli.session import login
+from gateway.cli.tokens import token
 from gateway.cli.trucks import enrol, revoke, truck, trucks
 from gateway.cli.trust import trust
 from gateway.cli.verify import verify
@@ -50,6 +51,7 @@ _COMMANDS: tuple[click.Command, ...] = (
     quote,
     watch,
     metrics,
+    token,
     audit,
 )
 
