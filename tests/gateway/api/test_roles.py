@@ -28,6 +28,8 @@ MATRIX: dict[tuple[str, str], frozenset[Role] | None] = {
     ("GET", "/v1/trucks/{truck}/events"): ALL,
     ("GET", "/v1/trucks/{truck}/receipts"): ALL,
     ("GET", "/v1/trucks/{truck}/coverage"): ALL,
+    ("GET", "/v1/trucks/{truck}/evidence"): ALL,
+    ("GET", "/v1/trucks/{truck}/verification"): ALL,
     ("GET", "/v1/trucks/{truck}/config"): ALL,
     ("GET", "/v1/trucks/{truck}/ledger"): ALL,
     ("GET", "/v1/trucks/{truck}/budget"): ALL,
