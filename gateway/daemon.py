@@ -102,7 +102,7 @@ class Gateway:
         self._data = data
         self._now_ms = clock_ms
         self._tasks: list[asyncio.Task[None]] = []
-        self._change_seen = 0
+        self._change_seen = self._document_seen = 0
         self._lock = folder_lock(data)
         self.fleet: FleetStore
         self.context: MeteredContext
@@ -120,7 +120,7 @@ class Gateway:
         url = database_url(config, data)
         await migrate(url)
         self.fleet = await FleetStore.open(url)
-        self._change_seen = await self.fleet.changes.newest()
+        self._change_seen = self._document_seen = await self.fleet.changes.newest()
         blobs = BlobStore(data / "blobs")
         self.documents = Documents(self.fleet, keys.freshness_for, now_ms=self._now_ms)
         await self.documents.load()
@@ -161,6 +161,7 @@ class Gateway:
             ("rollups", RollupTask(self.fleet, decoding).run),
             ("documents", self.documents.run),
             ("revocations", lambda: self._watch_trucks(peers)),
+            ("trust", self._watch_documents),
             ("watchdog", self._watchdog),
         ):
             self._tasks.append(asyncio.create_task(_forever(name, work), name=name))
@@ -240,6 +241,11 @@ class Gateway:
         async for change in self.fleet.changes.subscribe(after=self._change_seen):
             self._change_seen = change.id
             peers.changed(change)
+
+    async def _watch_documents(self) -> None:
+        # Apart from the trucks' changes, which must not wait for a look at the database.
+        async for change in self.fleet.changes.subscribe(after=self._document_seen):
+            self._document_seen = change.id
             await self.documents.changed(change)
 
 

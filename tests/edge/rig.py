@@ -79,7 +79,15 @@ class Hub:
 
     async def accept(self, signed: bytes) -> bytes:
         assert self.gateway is not None
-        return (await self.gateway.documents.accept(signed, "a test")).digest
+        digest = (await self.gateway.documents.accept(signed, "a test")).digest
+        await self.told()
+        return digest
+
+    async def told(self) -> None:
+        """Wait until the gateway's answers go by all that was committed."""
+        assert self.gateway is not None
+        newest = await self.gateway.fleet.changes.newest()
+        await until(lambda: self.gateway is not None and self.gateway._change_seen >= newest)
 
     async def desire(self, *entries: DesiredEntry, version: int, truck: str = "ke-arrow", **changes: Any) -> bytes:
         """Put a desired state of one's own making in place of the gateway's; `key` and `about` lie about it."""
@@ -89,6 +97,7 @@ class Hub:
         dates = {"document": DocumentKind.DESIRED, "version": version, "issued_s": now_s, "expires_s": now_s + 1_000}
         signed = sign_document(Desired(**{**dates, "truck": about, "entries": entries}), [key])
         await self.gateway.fleet.set_desired(truck, hashlib.sha256(signed).digest(), signed, self.now_ms)
+        await self.told()
         return signed
 
     async def entry(self, signed: bytes) -> DesiredEntry:
