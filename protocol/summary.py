@@ -28,6 +28,7 @@ from protocol.wire import Epoch, convert
 from protocol.wire import Sequence as SequenceNumber
 
 HOUR_S: Final = 3600
+FOLDED: Final = "folded"  # the reason of a tombstone whose batches a summary stands for
 SUMMARISED_MAX: Final = 256  # batches that one summary stands for
 PIECES_MAX: Final = 1024
 _ROWS_MAX: Final = 4096

@@ -18,7 +18,7 @@ from protocol.errors import LocalError, PeerError
 from protocol.messages import Batch, unseal
 from protocol.numbers import ParcelKind, Precedence
 from protocol.schema import Codec, Schema, decode_schema
-from protocol.summary import Piece, Summary, encode_summary, summarise, summary_schema
+from protocol.summary import FOLDED, Piece, Summary, encode_summary, summarise, summary_schema
 from store import incidents
 from store.database import Database
 from store.documents import Schemas
@@ -110,7 +110,7 @@ class Folding:
             )
             self._database.delete("summaries", "epoch = :epoch AND sequence = :sequence", where)
         sequences = tuple(sequence for _, sequence, _, _ in dropped)
-        bury(Dropped(int.from_bytes(epoch, "big"), sequences, sum(each[3] for each in dropped), reason="folded"))
+        bury(Dropped(int.from_bytes(epoch, "big"), sequences, sum(each[3] for each in dropped), reason=FOLDED))
         return sum(each[2] for each in dropped)
 
     def forget_gone(self) -> None:

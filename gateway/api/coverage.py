@@ -55,7 +55,8 @@ class RepairedShape(Shape, frozen=True):
 class EpochShape(Shape, frozen=True):
     """One epoch of the truck's queue: the sequences that are missing, and those that it dropped by policy.
 
-    `dropped_rows` is how many rows of telemetry the truck says it dropped with them.
+    `dropped_rows` is how many rows of telemetry the truck says it dropped with them; what it folded is not among them,
+    since summaries tell of it.
     """
 
     epoch: str

@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, Row, Select, and_, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from protocol.numbers import DocumentKind, Outcome, Precedence
+from protocol.summary import FOLDED
 from store.fleet.database import FleetPart
 from store.fleet.evidence import (
     HOUR_MS,
@@ -201,7 +202,8 @@ async def _epoch_coverage(connection: AsyncConnection, truck: str) -> tuple[Epoc
     for row in await connection.execute(query):
         ranges = ranges_from_text(row.ranges)
         dropped.setdefault(row.of_epoch, []).extend((first, last, row.reason) for first, last in ranges)
-        rows[row.of_epoch] = rows.get(row.of_epoch, 0) + row.rows
+        # Of what was folded a summary tells: no row of it is lost.
+        rows[row.of_epoch] = rows.get(row.of_epoch, 0) + (0 if row.reason == FOLDED else row.rows)
     found = []
     mine = select(epochs).where(epochs.c.truck == truck).order_by(epochs.c.ordinal, epochs.c.started_ms)
     for row in await connection.execute(mine):

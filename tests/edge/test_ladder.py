@@ -230,6 +230,7 @@ async def test_a_gateway_counts_every_row_once_from_detail_and_summaries_of_a_tr
     assert sum(last - first + 1 for epoch in coverage.epochs for first, last, _ in epoch.dropped) > 0
     assert {reason for epoch in coverage.epochs for _, _, reason in epoch.dropped} == {"folded"}
     assert 0 < coverage.rows < rows
+    assert sum(epoch.dropped_rows for epoch in coverage.epochs) == 0
     summaries = [each for each in await fleet.batches("ke-arrow", 0, 1 << 50) if each.rows == 0]
     assert len(summaries) >= 2
     assert not any(epoch.missing for epoch in coverage.epochs)

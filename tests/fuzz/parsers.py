@@ -38,6 +38,7 @@ from protocol.oscore import split_combined
 from protocol.pack import decode_pack, encode_pack
 from protocol.pack.decoder import decode_files
 from protocol.schema import Channel, Schema, decode_schema
+from protocol.summary import Summary, decode_summary, encode_summary, summarise, summary_schema
 from protocol.trust import TrustedSet
 from tests.attacks.rig import GROUP, NOW, ROOTS, TRUCK, Gateway, Good, root, sign
 from tests.fuzz.engine import Running, Target
@@ -133,6 +134,18 @@ def _bodies(data: bytes) -> None:
     rows = batch.decode(SCHEMA, data, rows_max=2_000)
     if len(rows) > 2_000:
         raise AssertionError("more rows than allowed")
+
+
+def _summaries(data: bytes) -> None:
+    for _, pieces in decode_summary(summary_schema(SCHEMA), data).batches:
+        if any(not 0 <= piece.last - piece.first < 3600 for piece in pieces):
+            raise AssertionError("a piece of more than an hour")
+
+
+def _good_summaries() -> list[bytes]:
+    pieces = summarise(SCHEMA, ROWS)
+    told = (Summary(((1, pieces),)), Summary(((1, pieces), (7, pieces)), 77))
+    return [encode_summary(summary_schema(SCHEMA), each) for each in told]
 
 
 def _documents() -> Target:
@@ -309,6 +322,7 @@ def parser_targets() -> list[Target]:
         _target(
             "bodies", lambda: [batch.encode(SCHEMA, ROWS), batch.encode(SCHEMA, ROWS[:3])], _as_peer_errors(_bodies)
         ),
+        _target("summaries", _good_summaries, _as_peer_errors(_summaries)),
         _documents(),
         _target("join-codes", _good_codes, _join_codes),
         _target("plain-packs", lambda: [b"".join(encode_pack([b"ab" * 15_000]))], _plain_packs),
