@@ -4,7 +4,8 @@
 its own, so that one that raises undoes only itself, and commits once (a commit for each row costs an fsync for each).
 A result is handed out only after COMMIT has returned: what the caller then sends or acknowledges is on the disk. A file
 that was deleted meanwhile takes commits as well: it is looked for after each.
-When COMMIT fails nobody knows; every caller gets `CommitUnknownError` and the database is opened again.
+When COMMIT fails nobody knows; every caller gets `CommitUnknownError` and the database is opened again. What a disk
+refused for a while (it was full) is counted, and told upstream once it takes everything again.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ import asyncio
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
+from store import incidents
 from store.database import Database
 from store.errors import CommitUnknownError, StoreFailedError
 
@@ -60,6 +63,7 @@ class Writer:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closing = False
         self._failed: StoreFailedError | None = None
+        self._refused, self._refused_since = 0, 0.0
         self.commits = 0
 
     def start(self) -> None:
@@ -117,11 +121,15 @@ class Writer:
             if intact:
                 self._database.sql.conn.execute("COMMIT")
                 self.commits += 1
-                self._look_for_the_file()
         except sqlite3.Error as error:
             self._fail(group, error)
             return
-        if not intact and len(group) > 1:
+        if intact:
+            self._look_for_the_file()
+            self._count_refused(sum(isinstance(job.error, sqlite3.OperationalError) for job in group))
+        elif len(group) == 1:
+            self._count_refused(1)
+        else:
             # A full disk can undo a whole transaction from inside one statement: each is done again, alone.
             for job in group:
                 job.result = job.error = None
@@ -134,7 +142,21 @@ class Writer:
         except StoreFailedError as gone:
             self._failed = gone
 
+    def _count_refused(self, refused: int) -> None:
+        """Count what the disk refused; once it takes everything again, have it told upstream."""
+        if refused:
+            self._refused_since = self._refused_since if self._refused else time.monotonic()
+            self._refused += refused
+        elif self._refused and self._failed is None:
+            values = {"writes": self._refused, "seconds": round(time.monotonic() - self._refused_since)}
+            try:
+                incidents.record(self._database, "store.refused", values, 0)
+                self._refused = 0
+            except sqlite3.Error:
+                return  # not yet
+
     def _fail(self, group: list[_Job], error: sqlite3.Error) -> None:
+        self._count_refused(len(group))
         for job in group:
             job.result = None
             if job.error is None:

@@ -20,10 +20,11 @@ def main() -> int:
     options = argparse.ArgumentParser(prog="make faults")
     options.add_argument("--scene", action="append", help="only this scene; may be repeated")
     options.add_argument("--sick", action="store_true", help="a disk that is full or read-only, instead (needs root)")
+    options.add_argument("--case", action="append", help="with --sick: only full or read-only; may be repeated")
     options.add_argument("--seconds", type=float, default=60.0, help="how long a disk is sick")
     given = options.parse_args()
     if given.sick:
-        return _suffer(given.seconds)
+        return _suffer(given.case or ["full", "read-only"], given.seconds)
     if (reason := inject.why_not()) is not None:
         print(f"no call can be made to fail here: {reason}", file=sys.stderr)
         return 2
@@ -48,18 +49,18 @@ def main() -> int:
     return 1 if wrong else 0
 
 
-def _suffer(seconds: float) -> int:
+def _suffer(names: list[str], seconds: float) -> int:
     if (reason := disk.why_not()) is not None:
         print(f"no disk can be made sick here: {reason}", file=sys.stderr)
         return 2
     disk.enter_namespace()
     nursery = Nursery(("tests.powercut.daemons",))
     from tests.faults.scenes import be_quiet
-    from tests.faults.sick import SICKNESSES, describe, suffer
+    from tests.faults.sick import describe, suffer
 
     be_quiet()
     wrong = 0
-    for name in SICKNESSES:
+    for name in names:
         case = suffer(nursery, name, sick_s=seconds)
         print(describe(case), flush=True)
         for line in case.wrong:

@@ -136,9 +136,13 @@ async def _suffer(ward: Ward, name: str, fall_ill: Callable[[], None], heal: Cal
     await ward.live(min(_WELL_S, sick_s))
     before, tried = ward.promises.count, ward.promises.number
     fall_ill()
-    await ward.live(sick_s)
-    taken = ward.promises.count - before
-    refused = ward.promises.number - tried - taken
+    taken = refused = 0
+    begun = time.monotonic()
+    # What the log had room for before is taken still: it is sick when it refuses.
+    while time.monotonic() - begun < sick_s or (not refused and time.monotonic() - begun < _HEAL_S):
+        await ward.live(min(_WELL_S, sick_s))
+        taken = ward.promises.count - before
+        refused = ward.promises.number - tried - taken
     heal()
     begun = time.monotonic()
     while not await ward.works():

@@ -14,7 +14,7 @@ from tests.faults.inject import FAULTS, Fault
 from tests.faults.scenes import SCENES
 from tests.powercut.nursery import Nursery
 
-_RUNS_A_SCENE = 4
+_RUNS_A_SCENE = 3
 # About as many calls of a kind as the shortest scene makes: beyond its last one a fault hits nothing.
 _N_MAX = {"write": 8, "fsync": 3, "rename": 1, "open": 6}
 

@@ -129,8 +129,6 @@ async def test_a_flipped_bit_in_a_table_is_healed_and_told(file: str, table: str
         await truck.recorder.event("after", Precedence.PRIORITY)
         assert "after" in await told(truck)
         assert truck.state.check().damage == ()
-    async with daemon(folder) as truck:
-        assert (await told(truck)).count("store.damaged") == names.count("store.damaged")
 
 
 async def test_a_root_that_rotted_away_is_brought_back_without_a_person(folder: Path) -> None:

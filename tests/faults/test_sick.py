@@ -1,4 +1,4 @@
-"""A short while on a full disk and on one that went read-only; `make faults ARGS=--sick` takes as long as one likes."""
+"""A short while on a full disk; `make faults ARGS=--sick` takes longer, and a disk that goes read-only too."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def test_a_truck_works_again_once_its_disk_does_and_lost_nothing_that_it_took() 
         pytest.skip(reason)
     # A process of its own: mounts are to end with it, and it forks before it has a thread.
     done = subprocess.run(
-        [sys.executable, "-m", "tests.faults", "--sick", "--seconds", "0.5"],
+        [sys.executable, "-m", "tests.faults", "--sick", "--case", "full", "--seconds", "0.5"],
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
@@ -24,7 +24,6 @@ def test_a_truck_works_again_once_its_disk_does_and_lost_nothing_that_it_took() 
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    full, read_only = done.stdout.splitlines()
-    assert full.startswith("disk full: works again after")
-    assert read_only.startswith("disk read-only: works again after")
-    assert "daemon.died" in full
+    assert done.stdout.startswith("disk full: works again after")
+    # By the daemon that lived through it, or by the one after it.
+    assert "store.refused" in done.stdout or "daemon.died" in done.stdout

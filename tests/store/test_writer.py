@@ -184,3 +184,24 @@ async def test_another_file_in_its_place_is_not_mixed_in(opened: Callable[..., D
     again = opened()
     assert (Settings(again).get("accepted"), OpenRows(again).count(1)) == (b"1", 1)
     assert (tmp_path / "state.db.replaced").exists()
+
+
+async def test_what_a_full_disk_refused_is_told_once_it_takes_everything_again(
+    opened: Callable[..., Database], tmp_path: Path
+) -> None:
+    database = opened()
+    writer = Writer(database)
+    writer.start()
+    settings = Settings(database)
+
+    def refuse() -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    for _ in range(3):
+        with pytest.raises(sqlite3.OperationalError, match="full"):
+            await writer.run(refuse)
+    for _ in range(2):
+        await writer.run(lambda: settings.put("after", b"1"))
+    await writer.close()
+    told = [each.values for each in incidents.unreported(database, 100) if each.name == "store.refused"]
+    assert told == [{"writes": 3, "seconds": 0}]
