@@ -21,7 +21,7 @@ from edge.daemon import Edge
 from edge.joining import join as join_fleet
 from edge.offline import offline_status
 from edge.schema_cli import schema_group
-from edge.series import split_tables
+from edge.series import check_told, split_tables
 from edge.service_cli import seal_keys, unit
 from edge.status import EdgeStatus, render_status
 from protocol.errors import DigitruckError, LocalError, PeerError
@@ -238,8 +238,8 @@ def check(config: Path, as_json: bool) -> None:
       digitruck-edge check --config edge.toml
     """
     settings, _ = _load(config)
-    tables, _ = split_tables(settings.collector)
-    checks = asyncio.run(check_collectors(tables, clock=RealClock(boottime)))
+    tables, series = split_tables(settings.collector)
+    checks = check_told(asyncio.run(check_collectors(tables, clock=RealClock(boottime))), series)
     click.echo(msgspec.json.encode(checks).decode() if as_json else render_checks(checks).rstrip("\n"))
     if any(each.error for each in checks):
         raise SystemExit(1)

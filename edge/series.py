@@ -19,6 +19,7 @@ import msgspec
 import structlog
 from msgspec import Meta
 
+from edge.collectors.check import CollectorCheck
 from edge.collectors.registry import AnyCollector, CollectorConfigError
 from edge.recorder import Recorder
 from edge.triggers import Told
@@ -58,6 +59,18 @@ def split_tables(
             raise CollectorConfigError(f"collector[{index}]{where.rstrip('`')}", reason or str(error)) from error
         left.append({key: value for key, value in table.items() if key not in mine})
     return left, found
+
+
+def check_told(checks: Sequence[CollectorCheck], series: Mapping[str, SeriesSettings]) -> list[CollectorCheck]:
+    """Return the results of `check`, with an error where a limit or an `on_change` names a channel that is missing."""
+    found = []
+    for each in checks:
+        told = series.get(each.name)
+        there = {sample.channel for sample in each.samples}
+        names = [] if told is None else [*(limit.channel for limit in told.limits), *told.on_change]
+        missing = [name for name in names if not {name, f"{each.name}.{name}"} & there]
+        found.append(replace(each, error=f"it has no channel {missing[0]!r}") if missing and not each.error else each)
+    return found
 
 
 async def open_series(recorder: Recorder, collector: AnyCollector, settings: SeriesSettings, data: Path) -> Schema:

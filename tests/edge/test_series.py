@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from edge.collectors.base import ChannelSpec
+from edge.collectors.check import ChannelSample, CollectorCheck
 from edge.collectors.registry import CollectorConfigError
-from edge.series import series_schema, split_tables
+from edge.series import check_told, series_schema, split_tables
 from protocol.schema import Channel, Schema
 
 
@@ -47,6 +48,19 @@ def test_a_table_is_split_into_what_the_collector_knows_and_what_is_for_its_rows
     assert left == {"kind": "x", "name": "solar", "port": "p"}
     assert (series["solar"].schema, series["solar"].limits[0].below) == ("f", 24.0)
     assert series["solar"].on_change == {"a": "flash"}
+
+
+def test_check_names_a_channel_that_is_told_of_and_not_there() -> None:
+    _, series = split_tables(
+        [
+            {"name": "solar", "limits": [{"channel": "bat_v", "above": 1}], "on_change": {"solar.mode": "flash"}},
+            {"name": "host", "on_change": {"nothing": "normal"}},
+        ]
+    )
+    samples = (ChannelSample("solar.bat_v", "1", "V"), ChannelSample("solar.mode", "1", ""))
+    solar, host = CollectorCheck("solar", samples=samples), CollectorCheck("host", samples=samples)
+    told = check_told([solar, host, CollectorCheck("other")], series)
+    assert [each.error for each in told] == ["", "it has no channel 'nothing'", ""]
 
 
 @pytest.mark.parametrize(
