@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Literal
 
 from aiohttp import web
 from prometheus_client import generate_latest
@@ -19,15 +20,21 @@ _METRICS = CONTENT_TYPE_LATEST.partition(";")[0]
 
 
 class Health(Shape, frozen=True):
-    """The gateway answers."""
+    """The gateway answers. While `trust` is `attention`, `GET /v1/trust` says what keeps it from working."""
 
     status: str
+    trust: Literal["ok", "attention"]
+
+
+def _trust(call: Call) -> Literal["ok", "attention"]:
+    state = None if call.api.services.trust is None else call.api.services.trust()
+    return "attention" if state is not None and state.warnings else "ok"
 
 
 @operation("GET", "/healthz", tag="health", needs=None)
 async def get_health(call: Call) -> Health:
     """Say that the process answers."""
-    return Health(status="ok")
+    return Health(status="ok", trust=_trust(call))
 
 
 @operation("GET", "/readyz", tag="health", needs=None, problems=(503,))
@@ -41,7 +48,7 @@ async def get_ready(call: Call) -> Health:
             await call.api.fleet.ping()
     except Exception as error:  # whatever keeps the database from answering
         raise Problem(503, "the database does not answer", headers={"Retry-After": "5"}) from error
-    return Health(status="ready")
+    return Health(status="ready", trust=_trust(call))
 
 
 @operation("GET", "/metrics", tag="health", needs=VIEWER, media=(_METRICS,))

@@ -1,16 +1,31 @@
 """Alive, ready, counted, described."""
 
+from pathlib import Path
+
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.api.auth import Role
+from gateway.api.services import TrustState
+from gateway.ownkeys import make_keys
 from tests.gateway.api.conftest import Gateway, Opener
 
 
 async def test_liveness_needs_no_token_and_no_database(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gateway.fleet, "_database", None)
     answer = await gateway.get("/healthz", role=None)
-    assert (answer.status, answer.json) == (200, {"status": "ok"})
+    assert (answer.status, answer.json) == (200, {"status": "ok", "trust": "ok"})
+
+
+async def test_trust_that_needs_a_person_shows_and_tells_strangers_nothing_more(
+    open_gateway: Opener, tmp_path: Path
+) -> None:
+    keys = make_keys(tmp_path / "keys")
+    async with open_gateway(trust=lambda: TrustState(keys, ["ke-arrow knows root 3"], frozenset())) as gateway:
+        for path in ("/healthz", "/readyz"):
+            answer = await gateway.get(path, role=None)
+            assert (answer.status, answer.json["trust"]) == (200, "attention")
+            assert b"ke-arrow" not in answer.body
 
 
 async def test_readiness_follows_the_database(open_gateway: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
