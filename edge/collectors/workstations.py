@@ -18,7 +18,7 @@ from edge.collectors.blocking import BlockingCalls
 from edge.collectors.extras import import_extra
 from edge.collectors.neighbours import NeighbourState, read_neighbours
 
-WORKSTATIONS_MAX: Final = 60  # a bit each, in a value of 64
+WORKSTATIONS_MAX: Final = 52  # a bit each, and whoever reads them in JSON has a double
 _PING_S: Final = 1.0
 _PERIOD_S_MIN: Final = 15.0
 # The kernel takes 5 s until it doubts an old neighbour, then asks three times, a second apart.

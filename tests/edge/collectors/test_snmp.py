@@ -47,9 +47,9 @@ def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
         one.stop()
 
 
-@pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge.collectors.snmp._ANSWER_S", 0.5)
+    """Do not wait long for answers that will not come."""
+    monkeypatch.setattr("edge.collectors.snmp._ANSWER_S", 0.3)
 
 
 def collector(port: int, **values: object) -> SnmpCollector:
@@ -88,6 +88,7 @@ async def test_a_user_is_recognised_and_its_key_checked(agent: Agent, tmp_path: 
 
 async def test_an_agent_that_ends_is_found_out_and_read_again(tmp_path: Path, monkeypatch):
     agent = Agent(tmp_path)
+    impatient(monkeypatch)
     async with watched(collector(agent.port, period_s=0.02), monkeypatch) as watch:
         try:
             assert "is SNMP on" in await watch.failed()
@@ -97,12 +98,15 @@ async def test_an_agent_that_ends_is_found_out_and_read_again(tmp_path: Path, mo
             agent.stop()
 
 
-async def test_what_is_not_there_is_named(agent: Agent):
+async def test_what_is_not_there_is_named(agent: Agent, monkeypatch):
     assert "no interface 'wwan9'; it has: lo" in await failure(collector(agent.port, interfaces=("wwan9",)))
+    impatient(monkeypatch)
     assert "is SNMP on, the community" in await failure(collector(agent.port, community="wrong"))
 
 
-async def test_an_agent_that_answers_nonsense_is_a_source_error():
+async def test_an_agent_that_answers_nonsense_is_a_source_error(monkeypatch):
+    impatient(monkeypatch)
+
     class Liar(asyncio.DatagramProtocol):
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
             self.transport = transport
