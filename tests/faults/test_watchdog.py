@@ -13,7 +13,11 @@ from pathlib import Path
 import pytest
 
 from edge.daemon import Edge
+from gateway.config import load_config
+from gateway.daemon import Gateway, initialise
+from gateway.demo.server import choose_ports
 from protocol.numbers import Precedence
+from store.notify import notify
 from tests.faults.scenes import be_quiet, edge_config, join_by_hand, open_state
 from tests.faults.supervisor import Supervisor
 from tests.powercut.nursery import Nursery, Tell
@@ -64,6 +68,39 @@ def _hang(truck: Edge, hang: str) -> None:
             asyncio.get_running_loop().create_task(truck.writer.run(sleep))
         case "a pack":
             threading.Thread(target=never_ends, daemon=True).start()
+
+
+def run_gateway(tell: Tell, environment: Mapping[str, str], config: str) -> None:
+    """Serve as `digitruck-gateway serve` does; the loop of the first one hangs."""
+    os.environ.update(environment)
+    be_quiet()
+    hung = Path(config).with_name("hung")
+
+    async def work() -> None:
+        running = Gateway(load_config(Path(config)), Path(config).parent)
+        await running.start()
+        notify("READY=1")
+        if not hung.exists():
+            hung.touch()
+            asyncio.get_running_loop().call_later(0.2, time.sleep, 10_000)
+        await asyncio.Event().wait()
+
+    asyncio.run(work())
+
+
+def test_a_gateway_that_hangs_is_killed_and_started_again(nursery: Nursery, tmp_path: Path) -> None:
+    ports = choose_ports()
+    home = tmp_path / "gateway"
+    config, _ = asyncio.run(initialise(home, coap=f"127.0.0.1:{ports.coap}", http=f"127.0.0.1:{ports.http}"))
+    supervisor = Supervisor(
+        nursery, tmp_path, "tests.faults.test_watchdog:run_gateway", str(config), watchdog_s=_WATCHDOG_S
+    )
+    try:
+        supervisor.run(lambda: supervisor.aborted > 0, within_s=_SECONDS)
+        readies, pings = supervisor.readies, supervisor.pings
+        supervisor.run(lambda: supervisor.readies > readies and supervisor.pings > pings + 1, within_s=_SECONDS)
+    finally:
+        supervisor.close()
 
 
 @pytest.mark.parametrize("hang", ["the loop", "the writer", "a pack"])
