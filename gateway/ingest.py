@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from gateway.commits import GroupCommit
+from gateway.forks import Forks
 from protocol import cose
 from protocol.batch import peek
 from protocol.errors import MalformedError, PeerError, SignatureError, UnknownEpochError
@@ -82,6 +83,7 @@ class Ingest:
         self._commits = commits
         self._schemas: OrderedDict[tuple[str, int, int], tuple[bytes, Schema]] = OrderedDict()
         self._loading = asyncio.Lock()
+        self._forks = Forks(fleet, now_ms=now_ms)
         self._epochs: dict[str, tuple[int, ...]] = {}
 
     async def upload(self, truck: TruckRecord, link: str, upload: Upload) -> tuple[Ack, tuple[ParcelKind, ...]]:
@@ -131,6 +133,7 @@ class Ingest:
             # Nothing of this epoch is here. A truck that named it learns what was wrong; one that did not names it now.
             unknown = epoch is None
             return Ack(cumulative=0, refused=tuple(refused[:REFUSED_IN_ACK_MAX]), epoch_unknown=unknown), tuple(kinds)
+        await self._forks.watch(state, items, taken)
         await self._after(truck, items)
         ack = Ack(
             cumulative=state.cumulative,

@@ -66,6 +66,8 @@ async def test_what_is_recorded_after_an_image_was_put_back_arrives_once(rig: Ri
     await settled(edge)
     counted = Counter(await rig.hub.names())
     assert {name: counted[name] for name in names} == dict.fromkeys(names, 1)
+    assert rig.hub.gateway is not None
+    assert "truck.forked" in [each.action for each in await rig.hub.gateway.fleet.audit_log()]
 
 
 def sequence_numbers(datagrams: list[bytes]) -> list[bytes]:
