@@ -29,6 +29,7 @@ _CORRECT = (
     .values(first_ms=bindparam("from_ms"), last_ms=bindparam("to_ms"))
 )
 _PLACE = ("truck", "channel", "unit", "step_ms", "start_ms")
+_KEYS_MAX = 4_000  # asked for by one statement, which may have 32,766 parameters
 _READY = batches.c.state == int(BatchState.READY)
 
 
@@ -162,11 +163,13 @@ def _key_of(table: Table) -> tuple[Column[Any], ...]:
 async def _found(
     connection: Executes, keys: Sequence[ParcelKey], query: Select[Any], table: Table
 ) -> frozenset[ParcelKey]:
-    if not keys:
-        return frozenset()
     wanted = sorted({(each.truck, each.epoch, each.sequence) for each in keys})
-    rows = await connection.execute(query.where(tuple_(*_key_of(table)).in_(wanted)))
-    return frozenset(ParcelKey(row.truck, row.epoch, row.sequence) for row in rows)
+    found: set[ParcelKey] = set()
+    for at in range(0, len(wanted), _KEYS_MAX):
+        asked = wanted[at : at + _KEYS_MAX]
+        rows = await connection.execute(query.where(tuple_(*_key_of(table)).in_(asked)))
+        found |= {ParcelKey(row.truck, row.epoch, row.sequence) for row in rows}
+    return frozenset(found)
 
 
 async def _merge(database: Database, transaction: Transaction, values: Sequence[Rollup]) -> None:

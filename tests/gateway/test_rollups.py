@@ -183,3 +183,13 @@ async def test_a_detail_that_is_rolled_up_by_another_gateway_meanwhile_is_not_to
     await truck.batch(SECOND)
     await task.catch_up()
     assert await first_hour(fleet) == ROLLED
+
+
+async def test_more_batches_than_one_statement_can_ask_for_stop_nothing(
+    fleet: FleetStore, truck: Truck, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("store.fleet.rollups._KEYS_MAX", 7)
+    for first in (1_000, 1_010):
+        await summary(truck, {first + each: FIRST[:1] for each in range(20)})
+    assert await RollupTask(fleet).catch_up() == 2
+    assert (await hours(fleet))["bat_v"].count == 30
