@@ -80,6 +80,8 @@ async def test_what_the_model_carries_is_what_the_kernel_counts(lab: Lab, loss: 
         for _ in range(500):
             sender.sendto(b"y" * 72, (GATEWAY_ADDRESS, PORT))
             await asyncio.sleep(0.0005)
+        while truck.ends["lte"].model.up.counts.offered.packets < 500:
+            await asyncio.sleep(0.01)
         counts = truck.ends["lte"].model.up.counts
         assert counts.queue_full.packets == 0
         for _ in range(counts.delivered.packets + counts.duplicated.packets):
