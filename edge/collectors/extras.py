@@ -17,4 +17,5 @@ async def import_extra(module: str, extra: str) -> Any:
     try:
         return await asyncio.to_thread(importlib.import_module, module)
     except ImportError as error:
-        raise SourceError(f"needs the extra: pip install 'digitruck[{extra}]' ({error})") from error
+        say = f"needs the extra: pip install 'digitruck[{extra}]', or what requirements/instruments.lock lists"
+        raise SourceError(f"{say} ({error})") from error

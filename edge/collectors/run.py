@@ -130,7 +130,8 @@ class _Watch:
                 raise RuntimeError("the collector cancelled itself")
             if row.done():
                 return row.result()
-            raise SilentError(f"no row for {limit_s:g} s")
+            hint = self._collector.silence_hint
+            raise SilentError(f"no row for {limit_s:g} s" + (f": {hint}" if hint else ""))
         finally:
             if alarm is not None:
                 alarm.cancel()
