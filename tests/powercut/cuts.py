@@ -80,7 +80,8 @@ def _cut_one_disk(nursery: Nursery, kind: str, fleet: Path, cuts: int, chance: r
         works: list[Work] = [QueueWork(), LinksWork(), ContentWork(), FleetWork()]
         publish(disk.root / fleet.name, fleet.read_bytes())
         for _ in range(cuts):
-            busy = chance.sample(works, BUSY)
+            # Now and then one alone: another's fsync would make durable what this one forgot.
+            busy = chance.sample(works, chance.randint(1, BUSY))
             lives = [
                 nursery.start(each.function, str(disk.root), chance.getrandbits(32), *each.options) for each in busy
             ]
@@ -109,8 +110,10 @@ def _cut(disk: Disk, works: Sequence[Work], lives: Sequence[Life], chance: rando
                 told += 1
     finally:
         disk.cut()
-        for life in lives:
-            life.kill()
+        for work, life in zip(works, lives, strict=True):
+            for words in life.kill():
+                if words[0] != "raised":
+                    work.heard(words, late=True)
         disk.remount()
     return told
 
