@@ -174,7 +174,9 @@ def trust_rotate(
     """Put keys of a role in the place of others, or change how many there are and how many must sign.
 
     A root, gateway (freshness) or exchange (EDHOC) key makes a new root, signed by the old and the new threshold, and
-    the role table again under it where the root keys change. An operator's or publisher's key makes a new role table.
+    the role table again under it where the root keys change. An operator's or publisher's key makes a new role table;
+    what only the old key signed and trucks have not applied yet waits then (see resign). Where nobody stole the old key
+    nothing need wait: give both keys with `trust delegate` first, and rotate once all is applied.
     """
     if not (olds or news or threshold):
         raise click.UsageError("nothing to change: give --old, --new or --threshold")
