@@ -207,6 +207,8 @@ class Ingest:
                 # Its signature covers the schema's digest: it is verified when the schema is here (`_unpark`).
                 return BatchPart(payload.schema, None, payload.boot)
             verify_parcel(sealed, truck.signing_key, truck.name, epoch, known[0])
+            if known[1].codec is Codec.SUMMARY:
+                return await asyncio.to_thread(_batch_part, payload, *known)  # it is decoded whole
             return _batch_part(payload, *known)
         verify_parcel(sealed, truck.signing_key, truck.name, epoch)
         match payload:
@@ -282,7 +284,7 @@ class Ingest:
             good: list[UnparkedBatch] = []
             for record in parked:
                 try:
-                    good.append(_unparked(tuple(keys), record, offer.digest, schema))
+                    good.append(await asyncio.to_thread(_unparked, tuple(keys), record, offer.digest, schema))
                 except PeerError as error:
                     await self._fleet.reject_parked(record.key, str(error), self._now_ms())
             await self._fleet.unpark(good)

@@ -31,6 +31,7 @@ HOUR_S: Final = 3600
 FOLDED: Final = "folded"  # the reason of a tombstone whose batches a summary stands for
 SUMMARISED_MAX: Final = 256  # batches that one summary stands for
 PIECES_MAX: Final = 1024
+CHANNEL_PIECES_MAX: Final = 4096  # pieces times channels: a few bytes may decode to any number, so that is bounded
 _ROWS_MAX: Final = 4096
 _NUMBER_MAX: Final = 1 << 65  # of what a residual model can code
 _TYPICAL: Final = 8 * ACTIVITY_ONE
@@ -87,8 +88,8 @@ def encode_summary(schema: Schema, summary: Summary) -> bytes:
     """Return the body of a summary of `schema`; raise `LocalError` for one beyond a limit."""
     coder, model = RangeEncoder(), _SummaryModel(schema)
     pieces = [piece for _, each in summary.batches for piece in each]
-    if not 1 <= len(summary.batches) <= SUMMARISED_MAX or len(pieces) > PIECES_MAX:
-        raise LocalError("a summary stands for 1 to 256 batches, and has at most 1,024 pieces")
+    if not 1 <= len(summary.batches) <= SUMMARISED_MAX or len(pieces) > _pieces_max(schema):
+        raise LocalError(f"a summary stands for 1 to 256 batches, and has at most {_pieces_max(schema)} pieces")
     for piece in pieces:
         if any(each is not None and abs(each.total) > VALUE_MAX for each in piece.channels):
             raise LocalError("a sum has more than 64 bits")
@@ -110,8 +111,8 @@ def decode_summary(schema: Schema, body: bytes) -> Summary:
     counts = [convert(each, int) for each in numbers[1::2]]
     if any(later <= each for each, later in itertools.pairwise(sequences)):
         raise MalformedError("the batches of a summary ascend")
-    if min(counts) < 0 or not 0 < sum(counts) <= PIECES_MAX:
-        raise MalformedError("a summary has 1 to 1,024 pieces")
+    if min(counts) < 0 or not 0 < sum(counts) <= _pieces_max(schema):
+        raise MalformedError(f"a summary of these channels has 1 to {_pieces_max(schema)} pieces")
     decoder, model = RangeDecoder(convert(value[2], bytes)), _SummaryModel(schema)
     blank = Piece(0, 0, 1, (None,) * len(schema.channels))
     batches = tuple(
@@ -120,6 +121,10 @@ def decode_summary(schema: Schema, body: bytes) -> Summary:
     )
     decoder.finish()
     return Summary(batches, epoch)
+
+
+def _pieces_max(schema: Schema) -> int:
+    return min(PIECES_MAX, CHANNEL_PIECES_MAX // len(schema.channels))
 
 
 def _time_of(row: Row) -> int:

@@ -12,6 +12,8 @@ from protocol.errors import LocalError, MalformedError
 from protocol.rows import Row
 from protocol.schema import VALUE_MAX, VALUE_MIN, Channel, Codec, Schema, decode_schema
 from protocol.summary import (
+    CHANNEL_PIECES_MAX,
+    PIECES_MAX,
     SUMMARISED_MAX,
     ChannelPiece,
     Piece,
@@ -86,6 +88,16 @@ def test_rows_are_no_summary_and_a_summary_has_no_rows() -> None:
         batch.decode(SCHEMA, b"\x01\x02")
     with pytest.raises(LocalError):
         encode_summary(DETAIL, Summary(((1, summarise(DETAIL, walk(1))),)))
+
+
+def test_few_bytes_do_not_decode_to_more_numbers_than_are_allowed() -> None:
+    wide = summary_schema(Schema(tuple(Channel(f"c{at}") for at in range(64))))
+    for count in (CHANNEL_PIECES_MAX // 64 + 1, PIECES_MAX):
+        with pytest.raises(MalformedError, match="1 to 64 pieces"):
+            decode_summary(wide, cbor.encode([None, [1, count], b""]))
+    pieces = (Piece(HOUR, HOUR, 1, (None,) * 64),) * 65
+    with pytest.raises(LocalError, match="64 pieces"):
+        encode_summary(wide, Summary(((1, pieces),)))
 
 
 def test_sums_of_more_than_64_bits_and_too_many_batches_are_refused_before_they_are_sent() -> None:
