@@ -10,9 +10,9 @@ import base64
 import binascii
 from typing import Annotated
 
-from msgspec import Meta
+from msgspec import Meta, structs
 
-from protocol import cose
+from protocol import cbor, cose
 from protocol.errors import MalformedError, PeerError
 from protocol.numbers import ADDRESSES_MAX, ENROL_SECRET_BYTES, EXCHANGE_KEYS
 from protocol.wire import Digest, Name, WireArray
@@ -36,6 +36,10 @@ class JoinCode(WireArray, frozen=True):
     gateway_key: Annotated[bytes, Meta(min_length=32, max_length=32)]
     root: Digest
     key_number: Annotated[int, Meta(ge=0, le=EXCHANGE_KEYS - 1)] = 0
+
+    def encode(self) -> bytes:
+        """Return the deterministic encoding; the first key's number is left out, as it was before keys had numbers."""
+        return super().encode() if self.key_number else cbor.encode(structs.astuple(self)[:-1])
 
     def text(self) -> str:
         """Return the code as text: a prefix, then base32 of the encoding and a short check against typing errors."""
