@@ -140,7 +140,9 @@ class Gateway:
             now_ms=self._now_ms,
         )
         handshakes = Handshakes(lambda: keys.keys.exchange_keys, self.fleet, now=time.monotonic)
-        admission = Admission(monotonic=time.monotonic, knows=lambda kid: kid in peers or kid in handshakes)
+        admission = Admission(
+            monotonic=time.monotonic, knows=lambda kid: kid in peers or kid in handshakes, verifies=peers.verifies
+        )
         site = Site(peers, handshakes, handlers.table(), admission)
         self._ledger = GatewayLedger(self.fleet, now_ms=self._now_ms)
         self.context = await server_context(

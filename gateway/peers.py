@@ -19,6 +19,7 @@ from typing import Any
 from aiocoap import oscore
 from aiocoap.message import Message
 
+from protocol import oscorebytes
 from protocol.errors import PeerError
 from protocol.numbers import OSCORE_KID_BYTES, OSCORE_SEQUENCE_BLOCK
 from protocol.oscore import LinkContext, Secrets
@@ -89,6 +90,16 @@ class Peers:
     def __contains__(self, kid: object) -> bool:
         """Return whether an enrolled truck's session of this kid is in memory."""
         return kid in self._peers
+
+    def verifies(self, data: bytes) -> bool:
+        """Return whether a datagram is a request of a session in memory that decrypts and was not seen before."""
+        request = oscorebytes.parse(data)
+        peer = self._peers.get(request.kid) if request is not None else None
+        if request is None or peer is None:
+            return False
+        window = peer.context.recipient_replay_window
+        is_new = window.is_initialized() and window.is_valid(request.sequence)
+        return is_new and peer.cipher.open(request) is not None
 
     async def find(self, kid: bytes) -> Peer | None:
         """Return the peer that sends under `kid`, with its truck record fresh, or None: unknown or revoked."""

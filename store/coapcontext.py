@@ -27,6 +27,8 @@ from store.coapmeter import Address, Attribution, Datagram, Meter, plain_host
 from store.coaptokens import Tokens
 
 RECEIVE_BUFFER_BYTES = 1 << 20
+# Some 3,000 datagrams: what a flood brings while other processes have the processor for a third of a second.
+SERVER_RECEIVE_BUFFER_BYTES = 4 << 20
 _SO_RCVBUFFORCE = 33
 
 _charged: ContextVar[object | None] = ContextVar("digitruck_coap_account", default=None)
@@ -145,17 +147,17 @@ async def server_context(
     on_datagram: Callable[[Datagram], None],
     on_attribution: Callable[[Attribution], None] | None = None,
     before_send: Callable[[Datagram], None] | None = None,
-    admit: Callable[[bytes, int, Address], bool] | None = None,
+    admit: Callable[[bytes, int, Address, bool], bool] | None = None,
     interface: str | None = None,
     credentials: Any = None,
     exchange_lifetime_s: float = EXCHANGE_LIFETIME_S,
-    receive_buffer_bytes: int = RECEIVE_BUFFER_BYTES,
+    receive_buffer_bytes: int = SERVER_RECEIVE_BUFFER_BYTES,
 ) -> MeteredContext:
     """Open a context that answers requests from `site` (None: set `serversite` later), see `client_context`.
 
     The site charges a request by `context.meter.attribute(account)` as soon as it knows whose it is, best in its own
     `render_to_pipe`: aiocoap answers the later blocks of a response without asking the resource. `credentials` are
-    aiocoap's server credentials; `admit(datagram, IP bytes, source)` says whether a datagram is looked at at all.
+    aiocoap's server credentials; `admit(datagram, IP bytes, source, much waits)` says whether one is looked at.
     Raises OSError if the port is taken.
     """
     context = MeteredContext(loop=asyncio.get_running_loop(), serversite=site)

@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -40,6 +41,11 @@ _SO_EE_ORIGIN_ICMP, _SO_EE_ORIGIN_ICMP6 = 2, 3
 # Datagrams turned away or taken by the shortcut in one turn of the event loop, so that everything else gets its turn.
 _READ_AT_ONCE_MAX = 64
 _ANCILLARY_BYTES = 1_024
+# The kernel's sock_diag(7) figures of a socket: nine numbers, of which the first two are what waits and what may.
+_SO_MEMINFO, _MEMINFO_BYTES = 55, 36
+_MEMORY = struct.Struct("=II")
+# Much waits: half of the buffer. The kernel takes what was read off its count late, up to a quarter of the buffer.
+_BEHIND_SHARE = 2
 
 
 def short_memory(*, exchange_lifetime_s: float) -> Any:
@@ -67,8 +73,10 @@ class MeteredInterface(MessageInterfaceUDP6):  # type: ignore[misc]  # aiocoap h
         super().__init__(manager, log=log, loop=loop)
         self.meter = meter
         self.faults = 0
-        # Asked with each arriving datagram, its IP bytes and its source, before anything reads it.
-        self.admit: Callable[[bytes, int, Address], bool] | None = None
+        # Asked with each arriving datagram, its IP bytes, its source, and whether much waits behind it, before anything
+        # reads it.
+        self.admit: Callable[[bytes, int, Address, bool], bool] | None = None
+        self._is_behind = False
         # Asked with each request that is the first of its exchange; whether it takes the request over.
         self.shortcut: Callable[[bytes, Any, Exchange], bool] | None = None
         self._tuning = tuning
@@ -135,6 +143,7 @@ class MeteredInterface(MessageInterfaceUDP6):  # type: ignore[misc]  # aiocoap h
         A turn of the event loop for each datagram would be most of the cost of a flood, and half of that of an upload.
         """
         is_server, sock = self.admit is not None, self.sock
+        self._is_behind = is_server and _waits_behind(sock)
         for left in reversed(range(_READ_AT_ONCE_MAX if is_server else 1)):
             if self._received(data, ancdata, address) or not left or self._shutting_down is not None:
                 return
@@ -148,7 +157,8 @@ class MeteredInterface(MessageInterfaceUDP6):  # type: ignore[misc]  # aiocoap h
         exchange = None
         try:
             peer, ip_header_bytes = _peer(address)
-            if self.admit is not None and not self.admit(data, ip_header_bytes + UDP_HEADER_BYTES + len(data), peer):
+            size = ip_header_bytes + UDP_HEADER_BYTES + len(data)
+            if self.admit is not None and not self.admit(data, size, peer, self._is_behind):
                 self.meter.turned_away(data, peer, ip_header_bytes)
                 return False
             exchange = self.meter.incoming(data, peer, ip_header_bytes)
@@ -248,6 +258,12 @@ class MeteredInterface(MessageInterfaceUDP6):  # type: ignore[misc]  # aiocoap h
     def _note_fault(self, where: str, error: Exception) -> None:
         self.faults += 1
         self.log.error("%s: %s: %s", where, type(error).__name__, error)
+
+
+def _waits_behind(sock: socket.socket) -> bool:
+    """Return whether half of the receive buffer is taken: this process does not keep up."""
+    waiting, room = _MEMORY.unpack_from(sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO_BYTES))
+    return bool(waiting * _BEHIND_SHARE > room)
 
 
 def _peer(sockaddr: Any) -> tuple[Address, int]:

@@ -102,7 +102,9 @@ async def open_side(
     packs = Packs(folder / "packs", BlobStore(folder / "blobs"), fleet)
     ledger = GatewayLedger(fleet, now_ms=clock.now_ms)
     handshakes = Handshakes(lambda: {0: GATEWAY_KEY}, fleet, now=clock.monotonic)
-    admission = Admission(monotonic=clock.monotonic, knows=lambda kid: kid in peers or kid in handshakes)
+    admission = Admission(
+        monotonic=clock.monotonic, knows=lambda kid: kid in peers or kid in handshakes, verifies=peers.verifies
+    )
     handlers = Handlers(
         fleet=fleet,
         peers=peers,

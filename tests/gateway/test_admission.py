@@ -83,6 +83,24 @@ def test_a_kid_that_is_known_here_is_let_in_through_a_flood_until_its_own_bucket
     assert sum(gate.admit(protected(b"abc"), 60, ("10.0.0.1", n)) for n in range(1_000)) == KNOWN_BURST
 
 
+def test_while_much_waits_only_strangers_are_turned_away(clock: Clock) -> None:
+    gate = Admission(monotonic=clock.monotonic, knows={b"abc"}.__contains__)
+    gate.proven(("10.0.0.1", 7))
+    assert not gate.admit(GET, 60, ("10.0.0.2", 7), True)
+    assert gate.admit(GET, 60, ("10.0.0.1", 7), True)
+    assert not gate.admit(protected(b"abc"), 60, ("10.0.0.2", 7), True)
+    assert gate.admit(GET, 60, ("10.0.0.2", 7), False)
+
+
+def test_what_verifies_is_let_in_from_anywhere_whatever_else_comes(clock: Clock) -> None:
+    genuine = protected(b"abc")
+    gate = Admission(monotonic=clock.monotonic, knows={b"abc"}.__contains__, verifies=genuine.__eq__)
+    for n in range(2_000):
+        gate.admit(protected(b"abc") + b"junk", 60, (f"10.0.{n % 250}.1", n), n % 2 == 0)
+    assert not gate.admit(protected(b"abc") + b"junk", 60, ("10.0.0.1", 1))
+    assert all(gate.admit(genuine, 60, ("10.0.0.1", n), True) for n in range(1_000))
+
+
 def test_one_prefix_does_not_empty_the_bucket_of_all(gate: Admission) -> None:
     for n in range(5_000):
         gate.admit(GET, 60, ("10.0.0.1", n))

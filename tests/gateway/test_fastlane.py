@@ -296,6 +296,16 @@ def test_the_usual_goes_through_the_fast_lane_and_the_unusual_does_not(twins: Tw
     assert taken(Shot()) == 1
 
 
+def test_what_would_be_taken_verifies_once_and_nothing_else_does(twins: Twins) -> None:
+    gun = twins.begin()
+    peers = twins.sides[0].peers
+    genuine = gun.shoot(Shot())
+    assert peers.verifies(genuine)
+    assert not any(peers.verifies(gun.shoot(Shot(damage="flip", kid=kid))) for kid in ("ours", "unknown"))
+    twins.feed(genuine)
+    assert not peers.verifies(genuine)
+
+
 def test_a_doubled_datagram_is_answered_once_and_a_replay_is_refused(twins: Twins) -> None:
     gun = twins.begin()
     data = gun.shoot(Shot(payload="offer"))

@@ -17,7 +17,7 @@ REFUSED_BYTES = 28 + 5
 async def test_a_request_behind_a_flood_is_answered() -> None:
     arrived: list[Datagram] = []
 
-    def admit(data: bytes, bytes_ip: int, remote: Address) -> bool:
+    def admit(data: bytes, bytes_ip: int, remote: Address, is_behind: bool) -> bool:
         return bytes_ip != REFUSED_BYTES
 
     server = await server_context(ChargingSite(), bind=("127.0.0.1", 0), on_datagram=arrived.append, admit=admit)
@@ -52,4 +52,26 @@ async def test_a_flood_longer_than_one_turn_leaves_the_loop_its_turns() -> None:
         async with asyncio.timeout(60):
             while server.meter.received.datagrams < 450:
                 await asyncio.sleep(0)
+    await server.shutdown()
+
+
+async def test_the_gate_hears_whether_much_waits_behind_a_datagram() -> None:
+    behind: list[bool] = []
+
+    def admit(data: bytes, bytes_ip: int, remote: Address, is_behind: bool) -> bool:
+        behind.append(is_behind)
+        return False
+
+    server = await server_context(ChargingSite(), bind=("127.0.0.1", 0), on_datagram=lambda _: None, admit=admit)
+    room = server.interface.sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+    sent = room // 2_900
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+        stranger.connect(server.address)
+        for _ in range(sent):
+            stranger.send(bytes(1_200))
+        async with asyncio.timeout(60):
+            while len(behind) < sent:
+                await asyncio.sleep(0)
+    assert behind[0]
+    assert not behind[-1]
     await server.shutdown()
