@@ -19,7 +19,7 @@ async def test_a_new_truck_that_never_reached_anybody(rig: Rig) -> None:
     link = LinkSettings(name="lte", gateways=(wire.address,), month_bytes_max=50_000, reserve_bytes=100)
     edge = await rig.start(await rig.join(), link, run=False)
     status = edge.situation.status()
-    assert (status.truck, status.last_contact_age_s, status.clock.state) == ("ke-arrow", None, ClockState.UNSET)
+    assert (status.truck, status.last_contact_age_s, status.clock.state) == ("ke-arrow", None, ClockState.FLOOR)
     assert (status.links[0].usable, status.links[0].spent_bytes, status.links[0].left_bytes) == (None, 0, 50_000)
     assert status.disk.state_bytes > 0
     assert "never" in render_status(status)

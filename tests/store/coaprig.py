@@ -25,6 +25,12 @@ class Hasty(TransportTuning):  # type: ignore[misc]
     reliability = True
 
 
+class Patient(Hasty):
+    """Confirmable, and not retransmitted while a test looks."""
+
+    ACK_TIMEOUT = 60.0
+
+
 class Proxy(asyncio.DatagramProtocol):
     """Carries datagrams between one client and the server, drops those it is told to, and counts both sides of it."""
 

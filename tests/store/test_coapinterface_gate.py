@@ -9,7 +9,7 @@ from aiocoap.numbers.constants import Unreliable
 
 from protocol.errors import BudgetExceededError
 from store.coapmeter import Datagram, Tally
-from tests.store.coaprig import Hasty, Rig, open_rig
+from tests.store.coaprig import Hasty, Patient, Rig, open_rig
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ async def test_a_refused_request_fails_with_the_refusal_and_leaves_nothing_behin
 
 async def test_refused_requests_that_wait_in_line_fail_too(rig: Rig) -> None:
     rig.proxy.drop = lambda data, upwards: True
-    waiting = [asyncio.create_task(rig.ask(rig.message("echo", transport_tuning=Hasty()))) for _ in range(30)]
+    waiting = [asyncio.create_task(rig.ask(rig.message("echo", transport_tuning=Patient()))) for _ in range(30)]
     async with asyncio.timeout(60):  # one is on its way, the others are in aiocoap's backlog
         while rig.proxy.from_client.datagrams < 1:
             await asyncio.sleep(0.01)
