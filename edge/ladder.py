@@ -1,7 +1,7 @@
 """The ladder of detail: hourly summaries go up first when detail waits, and take its place when there is no room.
 
 Detail that was not delivered for a while waits for a cheaper link, for budget, or for any link at all. Summaries of it
-(about a fifth of its bytes) are queued as `priority`, so they go over any link within its budget; the detail stays
+(about a quarter of its bytes) are queued as `priority`, so they go over any link within its budget; the detail stays
 queued and goes when it may, or with a courier's stick. When the share of the disk is full, the oldest detail is folded:
 a summary takes its place and a tombstone names it. The gateway counts every batch once, whichever comes first.
 """
