@@ -108,14 +108,15 @@ class Forwarder:
     def __init__(self, epoch: int, *, window: int = PARCEL_WINDOW, known: int | None = None) -> None:
         """`known` is the last sequence that may have been sent before; None: there is nothing to doubt.
 
-        State that was put back may give numbers again that the gateway holds for other parcels. So the first upload
-        goes alone; if its acknowledgement tells of numbers that were never sent from here, or that one is taken, each
-        acknowledgement counts for its own upload's parcels only.
+        State that was put back may give numbers again that the gateway holds for other parcels. So an acknowledgement
+        counts for its own upload's parcels only, until all that was sent from here is settled and the gateway tells of
+        no number beyond; for good if it does, or if a number is taken.
         """
         self.epoch = epoch
         self.forked = False
         self._in_doubt = known is not None
         self._sent_max = known or 0
+        self._unsettled: set[int] = set()  # what was sent while in doubt
         self._window = window
         self._entries: dict[int, _Entry] = {}
         self._ready: list[tuple[Precedence, int]] = []
@@ -164,8 +165,6 @@ class Forwarder:
     def peek(self, link: str) -> Precedence | None:
         """Return the precedence of the parcel that would go next over this link, or None when none may go now."""
         self._drop_settled()
-        if self._in_doubt and self._uploads:
-            return None
         if not self._ready or len(self.flight(link)) >= self._window:
             return None
         precedence, sequence = self._ready[0]
@@ -208,6 +207,8 @@ class Forwarder:
             ask_time=ask_time,
         )
         self._sent_max = max(self._sent_max, sequences[-1])
+        if self._in_doubt:
+            self._unsettled.update(sequences)
         number = self.flight(link).send(size, now)
         self._uploads[(link, number)] = (sequences, upload.epoch is not None)
         return Transmit(number, upload, sequences, first)
@@ -218,7 +219,8 @@ class Forwarder:
         mine, named = self._uploads.pop((link, number), ((), False))
         self._epoch_known = not ack.epoch_unknown
         refusals = dict(ack.refused)
-        self._judge(ack, mine)
+        if any(reason is Refusal.TAKEN for reason in refusals.values()):
+            self.forked = True
         refused, quarantined, taken = [], [], []
         for sequence in mine:
             entry = self._entries.get(sequence)
@@ -247,14 +249,16 @@ class Forwarder:
             else:
                 self._requeue(entry, Happening.REFUSED)
                 refused.append((sequence, reason))
-        mine_only = self.forked or self._in_doubt
         delivered = [
             sequence
             for sequence in ([] if ack.epoch_unknown else self._entries)
-            if ack.covers(sequence) and (sequence in mine or not mine_only)
+            if ack.covers(sequence) and (sequence in mine or not self.is_exact)
         ]
         for sequence in delivered:
             self._move(self._entries.pop(sequence), Happening.ACKNOWLEDGED)
+        self._unsettled.difference_update(delivered, taken, [sequence for sequence, _ in quarantined])
+        if mine and not ack.epoch_unknown:
+            self._judge(ack)
         return Settled(tuple(sorted(delivered)), tuple(refused), tuple(quarantined), tuple(taken))
 
     @property
@@ -262,15 +266,11 @@ class Forwarder:
         """Whether an acknowledgement says nothing of parcels that were not in its upload."""
         return self.forked or self._in_doubt
 
-    def _judge(self, ack: Ack, mine: tuple[int, ...]) -> None:
+    def _judge(self, ack: Ack) -> None:
         """Find out from an acknowledgement whether somebody else has given numbers of this epoch."""
-        if not mine or ack.epoch_unknown:
-            return
-        if any(reason is Refusal.TAKEN for _, reason in ack.refused):
+        if self._in_doubt and max([ack.cumulative, *(last for _, last in ack.ranges)]) > self._sent_max:
             self.forked = True
-        elif self._in_doubt:
-            self.forked = max([ack.cumulative, *(last for _, last in ack.ranges)]) > self._sent_max
-        self._in_doubt = False
+        self._in_doubt = self._in_doubt and not self.forked and bool(self._unsettled)
 
     def handle_loss(self, link: str, number: int) -> None:
         """Note that an upload will not be answered (its link went down, its socket failed)."""

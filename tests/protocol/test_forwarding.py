@@ -424,17 +424,29 @@ def doubting(*sequences: int, known: int) -> Forwarder:
     return forwarder
 
 
-def test_in_doubt_the_first_upload_goes_alone_on_all_links() -> None:
-    forwarder = doubting(6, 7, 8, known=5)
-    first = send(forwarder)
-    assert forwarder.poll_transmit("sat", 0.0) is None
-    assert forwarder.poll_transmit("lte", 0.0) is None
-    forwarder.handle_loss("sat", first.number)
-    again = send(forwarder, link="lte")
-    assert forwarder.handle_ack("lte", again.number, Ack(cumulative=6), 1.0).delivered == (6,)
+def test_in_doubt_an_acknowledgement_settles_its_own_upload_until_all_that_was_sent_is_settled() -> None:
+    forwarder = doubting(6, 7, 8, 9, known=5)
+    first, second = send(forwarder), send(forwarder)
+    assert forwarder.handle_ack("sat", second.number, Ack(cumulative=7), 1.0).delivered == second.sequences
+    assert forwarder.is_exact
+    assert forwarder.handle_ack("sat", first.number, Ack(cumulative=7), 1.0).delivered == first.sequences
     assert not forwarder.forked
     assert not forwarder.is_exact
-    send(forwarder, 1.0), send(forwarder, 1.0, link="lte")
+    third, fourth = send(forwarder, 1.0), send(forwarder, 1.0)
+    # From now on one answer makes up for a lost one.
+    assert forwarder.handle_ack("sat", fourth.number, Ack(cumulative=9), 2.0).delivered == (8, 9)
+    assert third.sequences == (8,)
+
+
+def test_numbers_below_those_of_an_answer_are_not_believed_before_they_are_settled() -> None:
+    """The gateway holds 6 and 7 of another; the answer to 8 comes first and covers them."""
+    forwarder = doubting(6, 7, 8, known=5)
+    first, second, third = send(forwarder), send(forwarder), send(forwarder)
+    assert forwarder.handle_ack("sat", third.number, Ack(cumulative=8), 1.0).delivered == (8,)
+    for upload in (first, second):
+        refused = tuple((each, Refusal.TAKEN) for each in upload.sequences)
+        assert forwarder.handle_ack("sat", upload.number, Ack(cumulative=8, refused=refused), 1.0).taken
+    assert forwarder.forked
 
 
 @pytest.mark.parametrize(
