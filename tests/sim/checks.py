@@ -17,7 +17,7 @@ from store.parcels import ParcelState
 from tests.gateway.fleets import NOW_MS
 from tests.sim.history import CheckFailed, ParcelName
 from tests.sim.loop import owner_of_task
-from tests.sim.truck import SCHEMA, SimEdge, SimTruck
+from tests.sim.truck import SimEdge, SimTruck
 from tests.sim.world import World
 
 _TIME_TOLERANCE_MS = 120_000
@@ -51,22 +51,28 @@ class Checks:
             self._at_start[key] = carried, _booked(edge, link.name), accounted
 
     def _gateway_started(self) -> None:
+        self._asking = [each for each in self._asking if not each.done()]
+        self._asking.append(asyncio.ensure_future(self._acknowledged()))
+
+    async def _acknowledged(self) -> None:
         """What a truck holds for delivered, the gateway has, whatever happened to it (but for a restore)."""
-        gateway = self.world.office.gateway
-        if gateway is None or self.world.office.restored:
+        if self.world.office.gateway is None or self.world.office.restored:
             return
         for truck in self.world.trucks.values():
             edge = truck.edge
             if edge is not None and truck.life is not None:
                 delivered = edge.state.rows("SELECT epoch, sequence FROM parcels WHERE state = 2")
-                self._asking.append(asyncio.ensure_future(self._has(truck.name, delivered)))
+                await self._has(truck.name, delivered)
 
     async def _has(self, truck: str, delivered: list[Any]) -> None:
         gateway = self.world.office.gateway
         assert gateway is not None
+        states = {}
         for encoded, sequence in delivered:
             name = truck, int.from_bytes(encoded, "big"), int(sequence)
-            state = await gateway.fleet.epoch_state(truck, name[1])
+            if encoded not in states:
+                states[encoded] = await gateway.fleet.epoch_state(truck, name[1])
+            state = states[encoded]
             if state is None or not Ack(state.cumulative, ranges=state.ranges).covers(name[2]):
                 self._note(self._fail(truck, "what was acknowledged is not at the gateway", name))
                 return
@@ -90,6 +96,9 @@ class Checks:
                 self._content(truck, edge)
                 self._epochs(truck, edge)
         self._budgets()
+        await self._acknowledged()
+        if self.world.failure is not None:
+            raise self.world.failure
 
     def _fail(self, machine: str, problem: str, parcel: ParcelName | None = None) -> CheckFailed:
         return self.world.history.fail(machine, problem, parcel)
@@ -241,7 +250,7 @@ class Checks:
         timeless = await self._timeless(truck)
         seen.update(timeless)
         dropped = await self._dropped(truck.name)
-        rows_in = self._rows_in(truck.name)
+        rows_in = self._rows_in(truck)
         missing = [serial for serial in truth.rows_accepted if serial not in seen]
         lost = []
         for serial in missing:
@@ -293,15 +302,15 @@ class Checks:
             for sequence in range(first, last + 1)
         }
 
-    def _rows_in(self, truck: str) -> dict[int, list[ParcelName]]:
+    def _rows_in(self, truck: SimTruck) -> dict[int, list[ParcelName]]:
         """Return which parcels each row was put into; a summary holds no rows."""
-        mine = [each for each in self.world.truth.parcels.items() if each[0][0] == truck]
+        mine = [each for each in self.world.truth.parcels.items() if each[0][0] == truck.name]
         offers = [SchemaOffer.decode(payload) for _, (kind, payload) in mine if kind is ParcelKind.SCHEMA]
-        numbers = {each.number for each in offers if each.schema == SCHEMA.encoded}
+        numbers = {each.number for each in offers if each.schema == truck.schema.encoded}
         found: dict[int, list[ParcelName]] = {}
         for name, (kind, payload) in mine:
             if kind is ParcelKind.BATCH and (batch := Batch.decode(payload)).schema in numbers:
-                for _, (serial, *_) in decode(SCHEMA, batch.body):
+                for _, (serial, *_) in decode(truck.schema, batch.body):
                     if serial is not None:
                         found.setdefault(serial, []).append(name)
         return found

@@ -24,11 +24,14 @@ from tests.sim.network import Network, VirtualSocket
 from tests.sim.truth import Truth
 
 SERIES = "meter"
-SCHEMA = Schema(
-    (Channel("serial", "1", 1, 0, 1), Channel("bat_v", "V", 100, 2600, 5), Channel("pv_w", "W", 1, 0, 50)),
-    period_s=900,
-)
+_CHANNELS = (Channel("serial", "1", 1, 0, 1), Channel("bat_v", "V", 100, 2600, 5), Channel("pv_w", "W", 1, 0, 50))
 _TICK_S = 1_800.0
+
+
+def schema_with(noise_channels: int) -> Schema:
+    """Return the schema of a truck's rows."""
+    noise = tuple(Channel(f"noise_{number}", "1", 1, 0, 1 << 23) for number in range(noise_channels))
+    return Schema((*_CHANNELS, *noise), period_s=900)
 
 
 class SimEdge(Edge):
@@ -101,6 +104,7 @@ class SimTruck:
         settings: dict[str, Any] | None = None,
         row_every_s: float = 1_800.0,
         event_every_s: float = 40_000.0,
+        noise_channels: int = 0,
     ) -> None:
         self.name = name
         self.loop = loop
@@ -117,18 +121,19 @@ class SimTruck:
         self.back_after_s = 60.0
         self.failures: list[BaseException] = []
         self.on_started: Callable[[SimTruck, SimEdge], None] = lambda truck, edge: None
+        self.noise_channels = noise_channels  # of which nothing can be predicted: they fill the disk
+        self.schema = schema_with(noise_channels)
         self.row_every_s = row_every_s
         self.event_every_s = event_every_s
         self.excused = False  # its disk was hurt: what it lost is not this software's fault, but must be told
         self._restart: asyncio.TimerHandle | None = None
-        settings = {"state_mb_max": 16, "batch_age_s": 21_600, "patience_s": 1_800, **(settings or {})}
+        usual = {"state_mb_max": 16, "batch_age_s": 21_600, "patience_s": 1_800, "retry_s_max": 3_600}
         self.config = EdgeConfig(
             link=links,
             classroom=ClassroomSettings(listen="127.0.0.1:0"),
             collector=(),
             content_mb_max=64,
-            retry_s_max=3_600,
-            **settings,
+            **{**usual, **(settings or {})},
         )
         for link in links:
             network.add_link(name, link.name)
@@ -168,7 +173,7 @@ class SimTruck:
             edge = SimEdge(self.config, self.disk.root)
             await edge.start()
             life.edge = edge
-            await edge.recorder.open_series(SERIES, SCHEMA)
+            await edge.recorder.open_series(SERIES, self.schema)
             self.on_started(self, edge)
             async with asyncio.TaskGroup() as group:
                 group.create_task(edge.run(), name="daemon")
@@ -192,7 +197,8 @@ class SimTruck:
                 return
             serial = self.truth.offer_row(self.name)
             voltage += self.random.randint(-3, 3)
-            cells = (serial, voltage, self.random.choice((0, 0, self.random.randint(0, 900))))
+            noise = [self.random.getrandbits(24) for _ in range(self.noise_channels)]
+            cells = (serial, voltage, self.random.choice((0, 0, self.random.randint(0, 900))), *noise)
             at_s = self.loop.now_s
             try:
                 await edge.recorder.on_row(SERIES, edge.clock.monotonic(), cells)

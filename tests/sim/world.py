@@ -97,11 +97,15 @@ class World:
         for number in range(self.plan.trucks):
             self.add_truck(f"truck-{number}")
         for truck in self.trucks.values():
-            await truck.join(await self.office.code(truck.name))
-            for link in truck.config.link:
-                key = truck.name, link.name
-                self.joined_bytes[key] = self.network.links[key].count.total_bytes
-            truck.start()
+            await self.admit(truck)
+
+    async def admit(self, truck: SimTruck) -> None:
+        """Have a truck join, which nobody meters, and start."""
+        await truck.join(await self.office.code(truck.name))
+        for link in truck.config.link:
+            key = truck.name, link.name
+            self.joined_bytes[key] = self.network.links[key].count.total_bytes
+        truck.start()
 
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
         """Run the world until `work` is done."""
