@@ -177,8 +177,8 @@ async def test_a_small_budget_is_never_exceeded_on_the_link_even_when_the_daemon
 
         await rig.run(truck)
         await until(must_wait, within_s=180, what="parcels wait for want of money")
-        # Reservations are for the worst case, an upload of several parcels sent twice: with so small a cap a good part of
-        # it stays unused, the more the fuller the uploads are.
+        # Reservations are for the worst case, an upload of several parcels sent twice: with so small a cap a good part
+        # of it stays unused, the more the fuller the uploads are.
         assert on("lte") + on("sat") > cap * 3 // 4
         assert {link: on(link) for link in truck.relays if on(link) > cap} == {}
         await truck.kill()
