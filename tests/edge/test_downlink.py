@@ -126,7 +126,15 @@ async def test_what_a_stranger_signed_is_refused_and_the_rest_goes_on(rig: Rig, 
     await nudge(edge)
     await until(lambda: config_of(edge) == 1)
     await receipt(rig, DocumentKind.DESIRED, Outcome.HELD)
-    reasons = {each.version: each.reason for each in await rig.hub.receipts() if each.outcome is Outcome.REJECTED}
+    reasons: dict[int, str] = {}
+
+    async def both_are_told() -> bool:
+        reasons.update(
+            {each.version: each.reason for each in await rig.hub.receipts() if each.outcome is Outcome.REJECTED}
+        )
+        return {5, 9} <= set(reasons)
+
+    await until(both_are_told)
     assert "signature" in reasons[9]
     assert "tz-arrow" in reasons[5]
 

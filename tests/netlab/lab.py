@@ -9,6 +9,7 @@ when and if it comes out. The veth pairs carry nothing but the test's own questi
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -85,6 +86,10 @@ class Lab:
     def change_address(self, place: Place, link: str, host: int) -> None:
         """Give a link another address, as a provider does."""
         subnet = place.ends[link].subnet
+        (device,) = json.loads(place.namespace.ip("-j", "addr", "show", "dev", link))
+        for each in device["addr_info"]:
+            if each["local"] != f"10.77.{subnet}.{host}":
+                self._wires.forget(each["local"])
         place.namespace.ip("addr", "flush", "dev", link)
         place.namespace.ip("addr", "add", f"10.77.{subnet}.{host}/24", "dev", link)
         self._route(place, link, subnet)

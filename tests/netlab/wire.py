@@ -6,6 +6,7 @@ import contextlib
 import heapq
 import os
 import select
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -24,6 +25,7 @@ class Wires:
         self._poll = select.epoll()
         self._routes: dict[int, tuple[Callable[[int, float], tuple[float, ...]], int]] = {}
         self._due: list[tuple[float, int, int, bytes]] = []
+        self._gone: set[bytes] = set()
         self._number = count()
         self._lock = threading.Lock()
         self._wake, self._woken = os.pipe()
@@ -41,6 +43,10 @@ class Wires:
         for descriptor in (truck_end, gateway_end):
             self._poll.register(descriptor, select.EPOLLIN)
         return link
+
+    def forget(self, address: str) -> None:
+        """Carry nothing to an IPv4 address any more: the provider has taken it away."""
+        self._gone.add(socket.inet_aton(address))
 
     def close(self) -> None:
         """Stop forwarding and close the devices."""
@@ -71,5 +77,7 @@ class Wires:
                 packet = os.read(descriptor, _PACKET_BYTES_MAX)
             except (BlockingIOError, OSError):
                 return
+            if packet[16:20] in self._gone:
+                continue
             for at in offer(len(packet), time.monotonic()):
                 heapq.heappush(self._due, (at, next(self._number), other, packet))
