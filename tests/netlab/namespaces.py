@@ -26,8 +26,8 @@ def why_not() -> str:
     """Return why namespaces cannot be had here, or an empty text."""
     if os.geteuid() != 0:
         return "network namespaces need root"
-    if shutil.which("ip") is None or shutil.which("nft") is None:
-        return "ip or nft is not installed (Debian: apt-get install iproute2 nftables)"
+    if any(shutil.which(command) is None for command in ("ip", "nft", "sysctl")):
+        return "ip, nft or sysctl is not installed (Debian: apt-get install iproute2 nftables procps)"
     if not Path("/dev/net/tun").exists():
         return "there is no /dev/net/tun here"
     probe = f"dtprobe{os.getpid()}"
