@@ -100,9 +100,10 @@ async def test_uploads_read_no_truck_record_while_nothing_changes(
         return await truck(name)
 
     monkeypatch.setattr(side.fleet, "truck", counted)
-    for n in range(5):
+    for n in range(10):
         await session.upload(session.batch(rows_from(NOW_S + 600 * n)))
-    assert read == []
+    # The session's own change may be heard after the first of them.
+    assert len(read) <= 1
 
 
 async def test_a_document_is_given_by_its_digest(side: Side, session: ScriptedTruck) -> None:
