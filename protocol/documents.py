@@ -25,11 +25,13 @@ from protocol.numbers import (
     DOCUMENT_BYTES_MAX,
     DOCUMENT_ITEMS_MAX,
     EXCHANGE_KEYS,
+    LINKS_MAX,
     PATH_CHARS_MAX,
     ROLLOUT_BYTES_MAX,
     ROOT_BYTES_MAX,
     DocumentKind,
 )
+from protocol.tariffs import Budget, Pool, Power, Tariff, Timetable
 from protocol.wire import Digest, Name, PublicKey, Text, Uint, WireArray, WireMap, convert
 
 BUNDLE_KINDS = ("static", "files", "zim", "kolibri")
@@ -135,7 +137,11 @@ class LinkConfig(WireArray, frozen=True):
 
 
 class Config(Document, frozen=True):
-    """A truck's configuration, signed by an operator; what is left out keeps the truck's local setting."""
+    """A truck's configuration, signed by an operator; what is left out keeps the truck's local setting.
+
+    `links` is what every truck understands; of a link that also has a tariff or a budget, one that understands those
+    goes by them alone.
+    """
 
     kind: ClassVar = DocumentKind.CONFIG
     labels: ClassVar = Document.base_labels | {
@@ -145,6 +151,11 @@ class Config(Document, frozen=True):
         "links": 13,
         "confirm_within_s": 14,
         "extra": 15,
+        "tariffs": 16,
+        "budgets": 17,
+        "pools": 18,
+        "power": 19,
+        "timetable": 20,
     }
     addressee: Addressee
     batch_age_s: Annotated[int, Meta(ge=1, le=7 * 86_400)] | None = None
@@ -154,6 +165,11 @@ class Config(Document, frozen=True):
     extra: Annotated[dict[Annotated[str, Meta(max_length=64)], int | bool | Text], Meta(max_length=256)] = field(
         default_factory=dict
     )
+    tariffs: Annotated[tuple[Tariff, ...], Meta(max_length=LINKS_MAX)] = ()
+    budgets: Annotated[tuple[Budget, ...], Meta(max_length=LINKS_MAX)] = ()
+    pools: Annotated[tuple[Pool, ...], Meta(max_length=LINKS_MAX)] = ()
+    power: Power | None = None
+    timetable: Timetable | None = None
 
 
 class ManifestFile(WireArray, frozen=True):

@@ -95,6 +95,11 @@ ENROL_SECRET_BYTES: Final = 16
 ADDRESSES_MAX: Final = 8
 HELD_MANIFESTS_MAX: Final = 16
 
+# Tariffs and budgets, in a configuration.
+WINDOWS_MAX: Final = 16  # of a week: of one link, or of the lessons
+ROAMING_MAX: Final = 16  # sets of countries with prices of their own
+GRANTS_MAX: Final = 1_000  # trucks that share a pool
+
 
 class Precedence(IntEnum):
     """How urgent a parcel or download is; lower goes first (NNCP and DTN usage)."""

@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from gateway.cli.output import CommandError
+from gateway.cli.tariffs import BudgetText, PoolText, PowerText, TariffText, TimetableText, spend_settings
 from protocol.documents import Addressee, CollectorConfig, Config, LinkConfig, read_document
 from protocol.errors import MalformedError
 from protocol.numbers import DocumentKind
@@ -23,6 +24,7 @@ Settings: TypeAlias = dict[str, Scalar]
 """Dotted key to value, in no order; a missing key means: as the truck has it."""
 
 UNLIMITED = "unlimited"
+_TABLES = ("collectors", "links", "tariffs", "budgets", "pools")
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -43,6 +45,11 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     collectors: dict[str, _Collector] = {}
     links: dict[str, _Link] = {}
     extra: dict[str, Scalar] = {}
+    tariffs: dict[str, TariffText] = {}
+    budgets: dict[str, BudgetText] = {}
+    pools: dict[str, PoolText] = {}
+    power: PowerText | None = None
+    timetable: TimetableText | None = None
 
 
 def settings_of(config: Config | None) -> Settings:
@@ -64,7 +71,7 @@ def settings_of(config: Config | None) -> Settings:
         found[f"links.{link.name}.currency"] = link.currency
     for name, value in config.extra.items():
         found[f"extra.{name}"] = value
-    return found
+    return found | spend_settings(config)
 
 
 def make_config(settings: Settings, *, addressee: Addressee, version: int, issued_s: int, expires_s: int) -> Config:
@@ -91,6 +98,11 @@ def make_config(settings: Settings, *, addressee: Addressee, version: int, issue
             ),
             confirm_within_s=file.confirm_within_s,
             extra=file.extra,
+            tariffs=tuple(each.tariff(name) for name, each in sorted(file.tariffs.items())),
+            budgets=tuple(each.budget(name) for name, each in sorted(file.budgets.items())),
+            pools=tuple(each.pool(name) for name, each in sorted(file.pools.items())),
+            power=None if file.power is None else file.power.power(),
+            timetable=None if file.timetable is None else file.timetable.timetable(),
         )
         read_document(config.encode())  # every bound and pattern, as a truck will check them
     except (msgspec.ValidationError, MalformedError, ValueError) as error:
@@ -109,9 +121,9 @@ def read_toml(text: str) -> Settings:
         if isinstance(value, dict):
             for inner, each in value.items():
                 if isinstance(each, dict):
-                    found.update({f"{name}.{inner}.{field}": item for field, item in each.items()})
+                    found.update({f"{name}.{inner}.{field}": _plain(item) for field, item in each.items()})
                 else:
-                    found[f"{name}.{inner}"] = each
+                    found[f"{name}.{inner}"] = _plain(each)
         elif value is not None:
             found[name] = value
     return found
@@ -158,16 +170,21 @@ def _nested(settings: Settings) -> dict[str, Any]:
     nested: dict[str, Any] = {}
     for key, value in settings.items():
         first, dot, rest = key.partition(".")
-        if first in ("collectors", "links") and dot:
+        if first in _TABLES and dot:
             name, dot, field = rest.rpartition(".")
             if not dot:
                 raise CommandError(f"{key} lacks a part: write {first}.NAME.FIELD")
             nested.setdefault(first, {}).setdefault(name, {})[field] = value
-        elif first == "extra" and dot:
-            nested.setdefault("extra", {})[rest] = value
+        elif first in ("extra", "power", "timetable") and dot:
+            nested.setdefault(first, {})[rest] = value
         else:
             nested[key] = value
     return nested
+
+
+def _plain(value: Scalar | float) -> Scalar:
+    # A decimal is kept as its text: money is never a binary fraction.
+    return str(value) if isinstance(value, float) else value
 
 
 def _scalar(text: str) -> Scalar:

@@ -13,7 +13,7 @@ import msgspec
 from hypothesis import strategies as st
 
 import protocol
-from protocol import documents, messages
+from protocol import documents, messages, tariffs
 from protocol.numbers import ParcelKind
 from protocol.schema import Channel, Schema
 from protocol.wire import WireArray, WireMap
@@ -62,6 +62,17 @@ def instances(wire: WireClass) -> st.SearchStrategy[Any]:
             st.builds(documents.Addressee, st.lists(_of_field(wire, "trucks.item"), min_size=1, max_size=3).map(tuple)),
             st.builds(lambda group: documents.Addressee((), group), _of_field(documents.Desired, "truck")),
         )
+    if wire is tariffs.Pool:
+        grants = st.lists(instances(tariffs.Grant), max_size=LIST_MAX).filter(lambda all: sum_of(all) < 1 << 63)
+        return st.builds(
+            lambda link, unit, given, more: tariffs.Pool(
+                link, unit, min((1 << 63) - 1, sum_of(given) + more), tuple(given)
+            ),
+            _of_field(wire, "link"),
+            st.sampled_from(tariffs.Unit),
+            grants,
+            st.integers(0, 1 << 40),
+        )
     fixed: dict[str, st.SearchStrategy[Any]] = {}
     if issubclass(wire, documents.Document):
         fixed["document"] = st.just(wire.kind)
@@ -74,6 +85,11 @@ def instances(wire: WireClass) -> st.SearchStrategy[Any]:
         for each in msgspec.inspect.type_info(wire).fields
     }
     return st.fixed_dictionaries(fields).map(lambda chosen: wire(**chosen))
+
+
+def sum_of(grants: list[tariffs.Grant]) -> int:
+    """Return what grants come to."""
+    return sum(each.amount for each in grants)
 
 
 def parcels() -> st.SearchStrategy[messages.Parcel]:
