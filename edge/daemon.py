@@ -135,7 +135,6 @@ class Edge:
             self.writer,
             self.clock,
             patience_s=config.patience_s,
-            affordable=lambda link, precedence: self.uplink.links[link].affordable(precedence),
             on_contact=self._on_contact,
             on_time=self._on_time,
             reseal=self.recorder.reseal,

@@ -22,6 +22,7 @@ from edge.contact import Contact as Contact
 from edge.contact import tell_failure
 from edge.link import Answered, Link
 from edge.link_errors import LinkDownError, SessionLostError
+from edge.purses import Purses
 from protocol.errors import BudgetExceededError, DigitruckError, PeerError, QueueFullError
 from protocol.forwarding import Forwarder, Settled, Transmit
 from protocol.messages import Ack, Upload, unseal
@@ -38,7 +39,6 @@ _TIMEOUTS_TO_DOWN = 2
 _LOSSES_TO_DOWN = 4
 _ANSWER_TIMEOUT_MAX_S = 90.0
 _BACKOFF_MAX_S = 300.0
-_BUDGET_PAUSE_S, _ANSWER_PAUSE_S = 60.0, 1.0
 _SWEEP_S = 60.0
 
 
@@ -57,7 +57,6 @@ class Uplink:
         clock: Clock,
         *,
         patience_s: float,
-        affordable: Callable[[str, Precedence], bool],
         on_contact: Callable[[Contact], Awaitable[None]],
         on_time: Callable[[int, float], Awaitable[None]],
         reseal: Reseal,
@@ -65,13 +64,12 @@ class Uplink:
         in_doubt: Callable[[], bool],
         backoff_max_s: float = _BACKOFF_MAX_S,
     ) -> None:
-        """`affordable` and `in_doubt` (is earlier spending unknown?) are the budget's; `on_fork`: the state is old."""
+        """`in_doubt`: is earlier spending unknown? `on_fork`: the state is old."""
         self.links = {link.name: link for link in links}
         self.patience_s = patience_s
         self._queue = queue
         self._writer = writer
         self._clock = clock
-        self._affordable = affordable
         self._on_contact = on_contact
         self._on_time = on_time
         self._reseal = reseal
@@ -85,8 +83,7 @@ class Uplink:
         self._sends: set[asyncio.Task[None]] = set()
         self._losses: dict[str, int] = {}
         self._ended: dict[str, DigitruckError] = {}
-        self._broke_since: dict[tuple[str, bool], float] = {}
-        self._broke_until: dict[tuple[str, bool], float] = {}
+        self._purses = Purses(clock.monotonic)
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -114,7 +111,7 @@ class Uplink:
 
     def budget_changed(self) -> None:
         """Ask the budget again for what it refused."""
-        self._broke_until.clear()
+        self._purses.ask_again()
         self.wake()
 
     def wake(self) -> None:
@@ -147,28 +144,19 @@ class Uplink:
         since = None
         if link.resting or not (link.usable or trying):
             since = link.down_since
-        purse = (link.name, precedence is Precedence.FLASH)
-        now = self._clock.monotonic()
-        if not self.is_spent(link, precedence):
-            self._broke_since.pop(purse, None)
-            return since
-        broke_since = self._broke_since.setdefault(purse, now)
-        return broke_since if since is None else min(since, broke_since)
+        return min((at for at in (since, self._purses.spent_since(link, precedence)) if at is not None), default=None)
 
     def is_spent(self, link: Link, precedence: Precedence) -> bool:
         """Return whether the budget keeps this precedence off a link now."""
-        rests = self._clock.monotonic() < self._broke_until.get((link.name, precedence is Precedence.FLASH), 0.0)
-        return rests or not self._affordable(link.name, precedence)
+        return self._purses.is_spent(link, precedence)
 
-    def _is_broke(self, link: Link, precedence: Precedence) -> None:
-        """Note that the budget refused a request: it is asked again after a pause, not over and over."""
-        # What flies holds its worst case; most of that comes back with its answer.
-        pause_s = _ANSWER_PAUSE_S if len(self._forwarder.flight(link.name)) else _BUDGET_PAUSE_S
-        self._broke_until[(link.name, precedence is Precedence.FLASH)] = self._clock.monotonic() + pause_s
+    def _refused(self, link: Link, precedence: Precedence) -> None:
+        """Note that the budget refused a request."""
+        self._purses.refused(link, precedence, flying=len(self._forwarder.flight(link.name)) > 0)
 
     async def _run_link(self, link: Link) -> None:
+        heard_at = None
         while True:
-            await self._work_for(link)
             async for attempt in AsyncRetrying(
                 retry=retry_if_exception_type(_PASSING),
                 wait=wait_random_exponential(multiplier=2, max=self.backoff_max_s),
@@ -177,30 +165,36 @@ class Uplink:
                 after=partial(tell_failure, link.name),
             ):
                 with attempt:
-                    if self._wants(link):
-                        await self._try_contact(link)
+                    # That another link has in hand what this one failed with is no success of this one.
+                    await self._work_for(link)
+                    if attempt.retry_state.attempt_number == 1 or link.last_contact == heard_at:
+                        try:
+                            await self._try_contact(link)
+                        finally:
+                            heard_at = link.last_contact
 
     async def _try_contact(self, link: Link) -> None:
         try:
             await self._contact(link)
         except BudgetExceededError:
-            self._is_broke(link, self._hello_precedence)
+            self._refused(link, self._hello_precedence)
             raise
         except (LinkDownError, PeerError):
             link.mark_down()
             raise
 
     async def _nap(self, link: Link, seconds: float) -> None:
-        """Leave a link alone, unless something else (a download) hears it meanwhile, or a flash comes up."""
+        """Leave a link alone, unless something else (a download) hears it meanwhile, or a new flash comes up."""
         link.rest(seconds)
         # The other links may carry now what this one did not.
         self.wake()
         end = self._clock.monotonic() + seconds
-        flash_waits = self._forwarder.peek(link.name) is Precedence.FLASH
+        # A flash that was here before has had its try; else two dead links would wake each other for ever.
+        tried = self._forwarder.newest(Precedence.FLASH)
         while (left_s := end - self._clock.monotonic()) > 0:
             if not link.usable and not link.resting:
                 break
-            if not flash_waits and self._forwarder.peek(link.name) is Precedence.FLASH:
+            if self._forwarder.peek(link.name) is Precedence.FLASH and self._forwarder.newest(Precedence.FLASH) > tried:
                 link.rests_until = 0.0
                 break
             wake = self._wakes[link.name]
@@ -341,7 +335,7 @@ class Uplink:
         forwarder.handle_loss(link.name, transmit.number)
         await self._writer.run(lambda: self._queue.mark_unanswered(forwarder.epoch, transmit.sequences))
         if isinstance(failure, BudgetExceededError):
-            self._is_broke(link, transmit.precedence)
+            self._refused(link, transmit.precedence)
         elif isinstance(failure, LinkDownError):
             # In flight until now means that no time went by: the socket or the network refused it.
             if was_in_flight:

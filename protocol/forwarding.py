@@ -142,6 +142,11 @@ class Forwarder:
         """Return whether this parcel was offered and is not settled yet."""
         return sequence in self._entries
 
+    def newest(self, precedence: Precedence) -> int:
+        """Return the highest sequence of this precedence among the parcels that are held, 0 if there is none."""
+        mine = (sequence for sequence, entry in self._entries.items() if entry.waiting.precedence is precedence)
+        return max(mine, default=0)
+
     def offer(self, parcels: Iterable[Waiting]) -> None:
         """Take parcels from the queue; ones it holds already are left as they are.
 
