@@ -207,13 +207,13 @@ class Coverage(Struct, frozen=True):
 
 
 class LedgerLine(Struct, frozen=True):
-    """Bytes of one truck, link, precedence, cause and direction."""
+    """Bytes of one truck, link, precedence, cause and direction; None where lines are not told apart by that."""
 
-    truck: str
-    link: str
-    precedence: str
-    cause: str
-    direction: str
+    truck: str | None
+    link: str | None
+    precedence: str | None
+    cause: str | None
+    direction: str | None
     bytes: int
     datagrams: int
     money_milli: int | None
@@ -228,36 +228,6 @@ class LedgerPage(Struct, frozen=True):
     until_ms: int
     total_bytes: int
     items: list[LedgerLine]
-    next: str | None
-
-
-class LinkBudget(Struct, frozen=True):
-    """One link's budget this month; `exhausted_ms` is when the cap is reached at this pace, None if it holds."""
-
-    link: str
-    bytes_max: int | None
-    reserve_bytes: int
-    used_bytes: int
-    left_bytes: int | None
-    price_per_mb_milli: int
-    currency: str
-    spent_milli: int
-    exhausted_ms: int | None
-
-
-class Budget(Struct, frozen=True):
-    """One truck's budgets this calendar month (UTC)."""
-
-    truck: str
-    month_start_ms: int
-    month_end_ms: int
-    links: list[LinkBudget]
-
-
-class BudgetPage(Struct, frozen=True):
-    """A page of budgets."""
-
-    items: list[Budget]
     next: str | None
 
 

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Protocol, Self, TypeVar
 from urllib.parse import quote as quoted
@@ -286,6 +287,11 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, aiohttp.ClientConnectorError):
         return error.os_error.strerror or type(error.os_error).__name__
     return str(error) or type(error).__name__
+
+
+def stamp(time_ms: int | None) -> str | None:
+    """Return a time (Unix ms) as RFC 3339."""
+    return None if time_ms is None else datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds")
 
 
 def path_part(text: str) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Sequence
-from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
@@ -18,8 +17,6 @@ import msgspec
 from gateway.answers import (
     AuditCheck,
     AuditPage,
-    Budget,
-    BudgetPage,
     Change,
     Coverage,
     DocumentPage,
@@ -27,7 +24,6 @@ from gateway.answers import (
     EnrolmentCode,
     Event,
     EventPage,
-    LedgerPage,
     NewToken,
     Receipt,
     ReceiptPage,
@@ -38,10 +34,12 @@ from gateway.answers import (
     TruckPage,
     Trust,
 )
-from gateway.apicalls import ITEMS_MAX, PAGE_ITEMS, ApiCalls, ApiError, UnreachableError, decode
+from gateway.apicalls import ITEMS_MAX, PAGE_ITEMS, ApiError, UnreachableError, decode
 from gateway.apicalls import path_part as _part
+from gateway.apicalls import stamp as _stamp
 from gateway.contentanswers import Bundle, BundleDetail, BundlePage, Quote, Rollout, RolloutDetail, RolloutPage, Upload
 from gateway.evidence import Verification
+from gateway.moneycalls import MoneyCalls
 
 __all__ = ["ApiError", "Client", "SyncClient", "UnreachableError"]
 
@@ -53,7 +51,7 @@ JSON = "application/json"
 OCTETS = "application/octet-stream"
 
 
-class Client(ApiCalls):
+class Client(MoneyCalls):
     """The gateway at `url`, for the holder of `token`; use as an async context manager."""
 
     # Trucks.
@@ -140,31 +138,6 @@ class Client(ApiCalls):
         """Return what the gateway says of a truck's evidence."""
         query = {"since": _stamp(since_ms), "until": _stamp(until_ms)}
         return await self.get(f"/v1/trucks/{_part(truck)}/verification", Verification, query)
-
-    # Bytes and money.
-
-    async def ledger(
-        self,
-        truck: str | None = None,
-        *,
-        since_ms: int | None = None,
-        until_ms: int | None = None,
-        source: str = "gateway",
-        step_s: int | None = None,
-        after: str | None = None,
-    ) -> LedgerPage:
-        """Return a page of the ledger of one truck, or of all."""
-        path = "/v1/ledger" if truck is None else f"/v1/trucks/{_part(truck)}/ledger"
-        query = {"since": _stamp(since_ms), "until": _stamp(until_ms), "source": source, "step": step_s}
-        return await self.get(path, LedgerPage, query | {"after": after, "limit": PAGE_ITEMS})
-
-    async def budget(self, truck: str) -> Budget:
-        """Return one truck's budgets this month."""
-        return await self.get(f"/v1/trucks/{_part(truck)}/budget", Budget)
-
-    async def budgets(self, *, limit: int = ITEMS_MAX) -> list[Budget]:
-        """Return every truck's budgets this month."""
-        return await self.list_all("/v1/budgets", BudgetPage, {}, limit)
 
     # Tokens and the audit log.
 
@@ -337,6 +310,8 @@ class SyncClient:
     ledger = _sync(Client.ledger)
     budget = _sync(Client.budget)
     budgets = _sync(Client.budgets)
+    alarms = _sync(Client.alarms)
+    acknowledge_alarm = _sync(Client.acknowledge_alarm)
     create_token = _sync(Client.create_token)
     audit = _sync(Client.audit)
     audit_check = _sync(Client.audit_check)
@@ -363,11 +338,6 @@ def _samples_query(
         "until": _stamp(until_ms),
         "step": step_s,
     }
-
-
-def _stamp(time_ms: int | None) -> str | None:
-    """Return a time (Unix ms) as RFC 3339."""
-    return None if time_ms is None else datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds")
 
 
 async def _anext(work: AsyncIterator[T]) -> T:

@@ -22,6 +22,7 @@ from gateway.api.app import make_app
 from gateway.api.auth import new_token, token_sha256
 from gateway.api.server import ApiServer, start_api
 from gateway.api.services import Services, TrustState
+from gateway.budgetwatch import BudgetWatch
 from gateway.coap import Site
 from gateway.commits import GroupCommit
 from gateway.config import DEFAULT_TEXT, GatewayConfig, parse_config, split_listen
@@ -161,6 +162,7 @@ class Gateway:
             ("commits", commits.run),
             ("ledger", self._ledger.run),
             ("rollups", RollupTask(self.fleet, decoding).run),
+            ("budgets", BudgetWatch(self.fleet, now_ms=self._now_ms).run),
             ("documents", self.documents.run),
             ("revocations", lambda: self._watch_trucks(peers)),
             ("trust", self._watch_documents),

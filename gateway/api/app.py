@@ -11,8 +11,10 @@ import msgspec
 from aiohttp import web
 
 from gateway.api import (
+    alarms,
     audit,
     blobs,
+    budgets,
     bundles,
     configs,
     coverage,
@@ -58,6 +60,8 @@ OPERATIONS: tuple[Operation, ...] = (
     *quotes.OPERATIONS,
     *rollouts.OPERATIONS,
     *ledger.OPERATIONS,
+    *budgets.OPERATIONS,
+    *alarms.OPERATIONS,
     *stream.OPERATIONS,
     *tokens.OPERATIONS,
     *signin.OPERATIONS,

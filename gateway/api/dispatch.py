@@ -164,7 +164,7 @@ def _fields(request: web.Request, operation: Operation) -> dict[str, Any]:
     arguments: dict[str, Any] = {}
     if operation.path_type is not None:
         try:
-            arguments["path"] = msgspec.convert(dict(request.match_info), operation.path_type)
+            arguments["path"] = msgspec.convert(dict(request.match_info), operation.path_type, strict=False)
         except msgspec.ValidationError as error:
             raise Problem(404, f"there is no such thing: {error}") from error
     names = [name for name, _ in request.query.items()]

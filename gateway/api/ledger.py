@@ -1,7 +1,12 @@
-"""The ledger and the budgets: every byte by truck, link, precedence and cause, and what is left of the month."""
+"""The ledger: every byte by truck, link, precedence, cause, direction and day, and the money that it cost.
+
+What the gateway counted and what the truck reports are two sources beside each other. Sums by fewer columns than all
+are made here, after each line has its price: links and trucks have different ones.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from msgspec import Meta
@@ -9,6 +14,7 @@ from msgspec import Meta
 from gateway.api.auth import VIEWER
 from gateway.api.configs import config_of
 from gateway.api.operations import Call, operation
+from gateway.api.problem import Problem
 from gateway.api.shapes import (
     Bytes,
     Millis,
@@ -21,32 +27,49 @@ from gateway.api.shapes import (
     millis,
 )
 from gateway.api.trucks import known_truck
-from gateway.budgets import LinkBudget, link_budgets, month_of, price_milli
+from gateway.budgets import month_of, price_milli
 from protocol.documents import LinkConfig
-from store.fleet.records import LedgerSource, LedgerSum, TruckRecord
+from store.fleet.records import LedgerSource, LedgerSum
+
+COLUMNS = ("truck", "link", "precedence", "cause", "direction", "day")
+_DAY_S = 86_400
 
 
 class LedgerQuery(PageQuery, frozen=True):
-    """The period (this calendar month, UTC, if nothing is given), who counted, and a step of hours or days."""
+    """The period (this calendar month, UTC, if nothing is given), who counted, and what the lines are of.
+
+    `by` are columns of truck, link, precedence, cause, direction and day, separated by commas; without it all but the
+    day. `step` makes a line for each step of hours or days.
+    """
 
     since: Time | None = None
     until: Time | None = None
     source: Literal["gateway", "truck"] = "gateway"
     step: Annotated[int, Meta(ge=3_600, le=31 * 86_400, multiple_of=3_600, description="seconds")] | None = None
+    by: (
+        Annotated[
+            str,
+            Meta(
+                pattern=r"^(truck|link|precedence|cause|direction|day)(,(truck|link|precedence|cause|direction|day)){0,5}$",
+                description="columns, separated by commas",
+            ),
+        ]
+        | None
+    ) = None
 
 
 class LedgerLine(Shape, frozen=True):
-    """Bytes of one truck, link, precedence, cause and direction. An empty truck is traffic of strangers.
+    """Bytes of one truck, link, precedence, cause and direction; null where the lines are not told apart by that.
 
-    Money is what the truck reported, or else the bytes at the price in the truck's newest configuration; it and the
-    currency are null where no price is known.
+    An empty truck is traffic of strangers. Money is what was reported, or else the bytes at the price in the truck's
+    newest configuration; it and the currency are null where no price is known of some of the line's bytes.
     """
 
-    truck: str
-    link: str
-    precedence: str
-    cause: str
-    direction: str
+    truck: str | None
+    link: str | None
+    precedence: str | None
+    cause: str | None
+    direction: str | None
     bytes: Bytes
     datagrams: int
     money_milli: MoneyMilli | None
@@ -64,36 +87,6 @@ class LedgerPage(Shape, frozen=True):
     next: str | None
 
 
-class LinkBudgetShape(Shape, frozen=True):
-    """One link this month. `exhausted_ms`: when the cap is reached at this month's pace; null if it holds."""
-
-    link: str
-    bytes_max: Bytes | None
-    reserve_bytes: Bytes
-    used_bytes: Bytes
-    left_bytes: Bytes | None
-    price_per_mb_milli: int
-    currency: str
-    spent_milli: MoneyMilli
-    exhausted_ms: Millis | None
-
-
-class BudgetShape(Shape, frozen=True):
-    """One truck's budgets this calendar month (UTC)."""
-
-    truck: str
-    month_start_ms: Millis
-    month_end_ms: Millis
-    links: list[LinkBudgetShape]
-
-
-class BudgetPage(Shape, frozen=True):
-    """Budgets of the fleet's trucks, in the order of their names."""
-
-    items: list[BudgetShape]
-    next: str | None
-
-
 @operation("GET", "/v1/ledger", tag="ledger", needs=VIEWER)
 async def list_ledger(call: Call, query: LedgerQuery) -> LedgerPage:
     """Add up the whole fleet's ledger."""
@@ -107,61 +100,65 @@ async def list_truck_ledger(call: Call, path: TruckPath, query: LedgerQuery) -> 
     return await _ledger(call, path.truck, query)
 
 
-@operation("GET", "/v1/budgets", tag="ledger", needs=VIEWER)
-async def list_budgets(call: Call, query: PageQuery) -> BudgetPage:
-    """List the budgets of all trucks this month."""
-    found = await call.api.fleet.trucks(after=query.after, limit=query.served + 1)
-    trucks = found[: query.served]
-    items = [await budget_of(call, truck) for truck in trucks]
-    return BudgetPage(items=items, next=trucks[-1].name if len(found) > query.served else None)
-
-
-@operation("GET", "/v1/trucks/{truck}/budget", tag="ledger", needs=VIEWER)
-async def get_budget(call: Call, path: TruckPath) -> BudgetShape:
-    """Show what is left of one truck's month."""
-    return await budget_of(call, await known_truck(call, path.truck))
-
-
-async def budget_of(call: Call, truck: TruckRecord) -> BudgetShape:
-    """Return a truck's budgets as the API shows them."""
-    start_ms, end_ms = month_of(call.api.services.now_ms())
-    return BudgetShape(
-        truck=truck.name,
-        month_start_ms=start_ms,
-        month_end_ms=end_ms,
-        links=[_budget_shape(each) for each in await budgets_of(call, truck)],
-    )
-
-
-async def budgets_of(call: Call, truck: TruckRecord) -> list[LinkBudget]:
-    """Return a truck's link budgets from its configuration and this month's ledger."""
-    now_ms = call.api.services.now_ms()
-    config = await config_of(call, truck)
-    sums = await call.api.fleet.ledger(truck.name, *month_of(now_ms))
-    return link_budgets(config.links if config else (), sums, now_ms)
-
-
 async def _ledger(call: Call, truck: str | None, query: LedgerQuery) -> LedgerPage:
     start_ms, end_ms = month_of(call.api.services.now_ms())
     since_ms, until_ms = millis(query.since, start_ms), millis(query.until, end_ms)
+    by = frozenset(query.by.split(",")) if query.by is not None else frozenset(COLUMNS) - {"day"}
+    if "day" in by and query.step not in (None, _DAY_S):
+        raise Problem(400, "`by` day is a `step` of 86400: give one of the two")
+    step = _DAY_S if "day" in by else query.step
     sums = await call.api.fleet.ledger(
         truck,
         since_ms,
         until_ms,
         source=LedgerSource(query.source),
-        step_ms=None if query.step is None else query.step * 1000,
+        step_ms=None if step is None else step * 1000,
     )
     at = _position(query.after)
-    page = sums[at : at + query.served]
-    prices = await _prices(call, {each.truck for each in page if each.money_milli == 0})
-    items = [_line(each, prices.get((each.truck, each.link))) for each in page]
+    if query.by is None:
+        # Only what is shown needs its price looked up.
+        page, count = await _priced(call, sums[at : at + query.served]), len(sums)
+    else:
+        lines = merged(await _priced(call, sums), by)
+        page, count = lines[at : at + query.served], len(lines)
     return LedgerPage(
         since_ms=since_ms,
         until_ms=until_ms,
         total_bytes=sum(each.bytes for each in sums),
-        items=items,
-        next=str(at + query.served) if at + query.served < len(sums) else None,
+        items=page,
+        next=str(at + query.served) if at + query.served < count else None,
     )
+
+
+async def _priced(call: Call, sums: Sequence[LedgerSum]) -> list[LedgerLine]:
+    prices = await _prices(call, {each.truck for each in sums if each.money_milli == 0})
+    return [_line(each, prices.get((each.truck, each.link))) for each in sums]
+
+
+def merged(lines: Sequence[LedgerLine], by: frozenset[str]) -> list[LedgerLine]:
+    """Return lines added up by fewer columns, each currency apart; bytes without a price make a line without one."""
+    sums: dict[tuple[object, ...], LedgerLine] = {}
+    for each in lines:
+        kept = {name: getattr(each, name) if name in by else None for name in COLUMNS if name != "day"}
+        key = (each.start_ms, *kept.values(), each.currency)
+        before = sums.get(key)
+        money = each.money_milli
+        if before is not None and money is not None:
+            money += before.money_milli or 0
+        sums[key] = LedgerLine(
+            **kept,
+            bytes=each.bytes + (0 if before is None else before.bytes),
+            datagrams=each.datagrams + (0 if before is None else before.datagrams),
+            money_milli=money,
+            currency=each.currency,
+            start_ms=each.start_ms,
+        )
+
+    def place(each: LedgerLine) -> tuple[object, ...]:
+        texts = (each.truck, each.link, each.precedence, each.cause, each.direction, each.currency)
+        return (each.start_ms or 0, *(text or "" for text in texts))
+
+    return sorted(sums.values(), key=place)
 
 
 def _position(after: str | None) -> int:
@@ -205,18 +202,4 @@ def _line(each: LedgerSum, priced: LinkConfig | None) -> LedgerLine:
     )
 
 
-def _budget_shape(each: LinkBudget) -> LinkBudgetShape:
-    return LinkBudgetShape(
-        link=each.link,
-        bytes_max=each.bytes_max,
-        reserve_bytes=each.reserve_bytes,
-        used_bytes=each.used_bytes,
-        left_bytes=each.left_bytes,
-        price_per_mb_milli=each.price_per_mb_milli,
-        currency=each.currency,
-        spent_milli=each.spent_milli,
-        exhausted_ms=each.exhausted_ms,
-    )
-
-
-OPERATIONS = (list_ledger, list_truck_ledger, list_budgets, get_budget)
+OPERATIONS = (list_ledger, list_truck_ledger)

@@ -12,13 +12,13 @@ from msgspec import Meta
 
 from gateway.api.auth import SIGNER
 from gateway.api.bundles import Label, known_bundle, manifest_of
-from gateway.api.ledger import budgets_of
 from gateway.api.limits import PAGE_ITEMS, PAGE_ITEMS_MAX, PAGE_ITEMS_SERVED
 from gateway.api.operations import Call, operation
 from gateway.api.problem import Problem
 from gateway.api.shapes import Bytes, Cursor, Limit, MoneyMilli, Shape
 from gateway.api.trucks import known_truck
 from gateway.budgets import LinkBudget, price_milli
+from gateway.fleetbudgets import budgets_of
 from protocol.documents import Manifest
 from protocol.numbers import PIECE_BYTES, DocumentKind, Outcome
 from protocol.wire import Name
@@ -100,7 +100,8 @@ async def _quote(
     wanted = {file.digest: file.size for file in manifest.files if file.digest not in held}
     size = sum(wanted.values())
     on_wire = wire_bytes(size)
-    links = [_link_quote(each, on_wire) for each in await budgets_of(call, truck)]
+    budgets = await budgets_of(call.api.fleet, [truck], call.api.services.now_ms())
+    links = [_link_quote(each, on_wire) for each in budgets[truck.name]]
     return TruckQuote(truck=truck.name, file_bytes=size, files=len(wanted), links=links)
 
 
@@ -119,12 +120,12 @@ async def _held(call: Call, truck: TruckRecord, holders: dict[bytes, frozenset[b
 
 
 def _link_quote(budget: LinkBudget, on_wire: int) -> LinkQuote:
-    spendable = None if budget.left_bytes is None else max(0, budget.left_bytes - budget.reserve_bytes)
+    spendable = None if budget.left_bytes is None else max(0, budget.left_bytes - budget.plan.reserve_bytes)
     return LinkQuote(
-        link=budget.link,
+        link=budget.plan.link,
         wire_bytes=on_wire,
-        money_milli=price_milli(on_wire, budget.price_per_mb_milli),
-        currency=budget.currency,
+        money_milli=price_milli(on_wire, budget.plan.price_per_mb_milli),
+        currency=budget.plan.currency,
         fits=spendable is None or on_wire <= spendable,
     )
 

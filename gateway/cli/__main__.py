@@ -13,12 +13,14 @@ from importlib.metadata import PackageNotFoundError, version
 import click
 from aiohttp import ClientError
 
+from gateway.cli.alarms import alarm
 from gateway.cli.audit import audit
+from gateway.cli.budgets import budget
 from gateway.cli.bundles import bundle
 from gateway.cli.configs import config
 from gateway.cli.evidence import coverage, events
 from gateway.cli.keys import key
-from gateway.cli.ledger import budget, ledger
+from gateway.cli.ledger import ledger
 from gateway.cli.metrics import metrics
 from gateway.cli.output import examples, printable
 from gateway.cli.rollouts import quote, rollout
@@ -45,6 +47,7 @@ _COMMANDS: tuple[click.Command, ...] = (
     verify,
     ledger,
     budget,
+    alarm,
     config,
     bundle,
     rollout,

@@ -1,27 +1,68 @@
-"""`digitruck ledger` and `budget`: every byte and what it cost, and what is left of the month."""
+"""`digitruck ledger`: every byte and what it cost, by whatever columns are asked for."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
-from gateway.answers import Budget, LedgerLine
+from gateway.answers import LedgerLine
 from gateway.cli.output import examples, json_option, print_json, print_table, say, size
 from gateway.cli.output import instant as shown
 from gateway.cli.session import gateway
 from gateway.cli.times import duration, instant
+from gateway.client import SyncClient
+
+_COLUMNS = ("truck", "link", "precedence", "cause", "direction", "day")
+_TITLES = {"direction": "way", "day": "from"}
 
 
-@click.command(
+class _ShowsByItself(click.Group):
+    """A group whose first word may be a truck: `digitruck ledger ke-arrow` is `digitruck ledger show ke-arrow`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args or (args[0] not in self.commands and args[0] not in ctx.help_option_names):
+            args = ["show", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(
+    cls=_ShowsByItself,
     epilog=examples(
         "digitruck ledger",
         "digitruck ledger ke-arrow --since 7d",
-        "digitruck ledger ke-arrow --step 1d --json",
+        "digitruck ledger ke-arrow --by cause,day",
+    ),
+)
+def ledger() -> None:
+    """Every byte and what it cost. Without a word of the list below: `show`."""
+
+
+def _columns(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    names = tuple(dict.fromkeys(each.strip() for each in value.split(",") if each.strip()))
+    wrong = [each for each in names if each not in _COLUMNS]
+    if wrong or not names:
+        raise click.BadParameter(f"{', '.join(wrong) or 'nothing'} is no column: give some of {', '.join(_COLUMNS)}")
+    return names
+
+
+@ledger.command(
+    "show",
+    epilog=examples(
+        "digitruck ledger",
+        "digitruck ledger ke-arrow --since 7d",
+        "digitruck ledger ke-arrow --by cause,day",
+        "digitruck ledger --by truck,link --since 2026-11-01 --until 2026-12-01",
+        "digitruck ledger ke-arrow --step 1h --json",
         "digitruck ledger --source truck",
-    )
+    ),
 )
 @click.argument("truck", required=False)
 @click.option("--since", type=instant, metavar="TIME", help="From; the begin of this month (UTC) when left out.")
 @click.option("--until", type=instant, metavar="TIME", help="Up to, not including.")
+@click.option("--by", metavar="COLUMN,..", callback=_columns, help=f"A line for each of {', '.join(_COLUMNS)}.")
 @click.option("--step", type=duration, help="A line for each step of hours or days: 1h, 1d.")
 @click.option(
     "--source",
@@ -31,36 +72,34 @@ from gateway.cli.times import duration, instant
     help="Who counted.",
 )
 @json_option
-def ledger(
-    truck: str | None, since: int | None, until: int | None, step: int | None, source: str, as_json: bool
+def ledger_show(
+    truck: str | None,
+    since: int | None,
+    until: int | None,
+    by: tuple[str, ...] | None,
+    step: int | None,
+    source: str,
+    as_json: bool,
 ) -> None:
-    """Add up bytes and money of the fleet, or of TRUCK: by link, precedence, cause and direction."""
-    lines: list[LedgerLine] = []
-    total, after = 0, None
+    """Add up bytes and money of the fleet, or of TRUCK."""
+    if step is not None and by is not None and "day" in by:
+        raise click.UsageError("--by day is --step 1d: give one of the two")
     with gateway() as client:
-        while True:
-            page = client.ledger(truck, since_ms=since, until_ms=until, source=source, step_s=step, after=after)
-            lines += page.items
-            total, after = page.total_bytes, page.next
-            if after is None:
-                break
+        lines, total = read_lines(
+            client, truck, since_ms=since, until_ms=until, source=source, step_s=step, by=by or ()
+        )
     if as_json:
         print_json(lines)
         return
-    timed = step is not None
+    columns = [each for each in _COLUMNS[:-1] if by is None or each in by]
+    timed = step is not None or (by is not None and "day" in by)
+    titles = [*(["from"] if timed else []), *(_TITLES.get(each, each) for each in columns)]
     print_table(
-        [
-            *(["from"] if timed else []),
-            "truck", "link", "precedence", "cause", "way", "bytes", "datagrams", "money",
-        ],
+        [*titles, "bytes", "datagrams", "money"],
         [
             (
-                *((shown(each.start_ms),) if timed else ()),
-                each.truck or "(strangers)",
-                each.link,
-                each.precedence,
-                each.cause,
-                each.direction,
+                *((_start(each, whole_days=step is None),) if timed else ()),
+                *(_cell(each, column) for column in columns),
                 each.bytes,
                 each.datagrams,
                 money(each.money_milli, each.currency),
@@ -68,53 +107,42 @@ def ledger(
             for each in lines
         ],
         empty="no bytes in that period",
-    )  # fmt: skip
-    if lines:
-        say(f"{total} bytes ({size(total)})")
-
-
-@click.group(epilog=examples("digitruck budget show", "digitruck budget show ke-arrow"))
-def budget() -> None:
-    """What each link may cost this month, and what is left of it."""
-
-
-@budget.command(
-    "show",
-    epilog=examples("digitruck budget show", "digitruck budget show ke-arrow", "digitruck budget show --json"),
-)
-@click.argument("truck", required=False)
-@json_option
-def budget_show(truck: str | None, as_json: bool) -> None:
-    """Show what is left of this month for every truck, or for TRUCK.
-
-    Budgets are part of a truck's signed configuration: `digitruck config set ke-arrow
-    links.sat.month_bytes_max=3000000` changes one.
-    """
-    with gateway() as client:
-        found: list[Budget] = [client.budget(truck)] if truck is not None else client.budgets()
-    if as_json:
-        print_json(found)
-        return
-    print_table(
-        ["truck", "link", "cap", "used", "left", "reserve", "spent", "runs out"],
-        [
-            (
-                each.truck,
-                link.link,
-                size(link.bytes_max) if link.bytes_max is not None else "no cap",
-                size(link.used_bytes),
-                size(link.left_bytes),
-                size(link.reserve_bytes),
-                money(link.spent_milli if link.price_per_mb_milli else None, link.currency),
-                shown(link.exhausted_ms) if link.exhausted_ms is not None else "not this month",
-            )
-            for each in found
-            for link in each.links
-        ],
-        empty="no budgets yet: digitruck config set TRUCK links.sat.month_bytes_max=3000000",
     )
+    if lines:
+        sums = totals(lines)
+        say(f"{total} bytes ({size(total)})" + (f", {sums}" if sums else ""))
+
+
+def read_lines(client: SyncClient, truck: str | None, **query: Any) -> tuple[list[LedgerLine], int]:
+    """Return all lines that a query of the ledger has, and their bytes in all."""
+    lines: list[LedgerLine] = []
+    after: str | None = None
+    while True:
+        page = client.ledger(truck, after=after, **query)
+        lines += page.items
+        after = page.next
+        if after is None:
+            return lines, page.total_bytes
+
+
+def totals(lines: list[LedgerLine]) -> str:
+    """Return the money of lines, each currency apart; lines whose price nobody knows are left out."""
+    sums: dict[str, int] = {}
+    for each in lines:
+        if each.money_milli is not None and each.currency:
+            sums[each.currency] = sums.get(each.currency, 0) + each.money_milli
+    return ", ".join(money(milli, currency) for currency, milli in sorted(sums.items()))
 
 
 def money(milli: int | None, currency: str | None) -> str:
     """Return an amount (thousandths) with its currency; None is an amount that nobody knows."""
     return "no price known" if milli is None or not currency else f"{milli / 1000:.3f} {currency}"
+
+
+def _start(line: LedgerLine, *, whole_days: bool) -> str:
+    return shown(line.start_ms)[:10] if whole_days else shown(line.start_ms)
+
+
+def _cell(line: LedgerLine, column: str) -> object:
+    value = getattr(line, column)
+    return "(strangers)" if column == "truck" and value == "" else value

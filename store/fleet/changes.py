@@ -20,7 +20,9 @@ from store.fleet.database import Database
 from store.fleet.records import Change
 
 KINDS: Final = (
+    "alarm",
     "batch",
+    "bill",
     "bundle",
     "config",
     "desired",

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import Self
 
+from store.fleet.alarms import Alarms
 from store.fleet.audit import Audit
+from store.fleet.bills import Bills
 from store.fleet.bundles import Bundles
 from store.fleet.care import Care
 from store.fleet.changes import ChangeFeed
@@ -45,6 +47,8 @@ class FleetStore(
     Documents,
     Bundles,
     Ledger,
+    Alarms,
+    Bills,
     Tokens,
     Audit,
     Care,

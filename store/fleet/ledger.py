@@ -14,8 +14,8 @@ from sqlalchemy import func, literal_column, select
 
 from protocol.numbers import Precedence
 from store.fleet.database import FleetPart
-from store.fleet.evidence import HOUR_MS
-from store.fleet.records import Direction, LedgerEntry, LedgerSource, LedgerSum
+from store.fleet.evidence import DAY_MS, HOUR_MS
+from store.fleet.records import DayUse, Direction, LedgerEntry, LedgerSource, LedgerSum
 from store.fleet.tables import ledger_lines
 
 _PLACE: Final = ("source", "truck", "hour_ms", "link", "precedence", "cause", "direction", "currency")
@@ -63,6 +63,33 @@ class Ledger(FleetPart):
             query = query.where(ledger_lines.c.hour_ms < until_ms)
         async with self._database.read() as connection:
             return [_sum(row) for row in (await connection.execute(query)).mappings()]
+
+    async def ledger_days(
+        self, trucks: Sequence[str], since_ms: int, until_ms: int
+    ) -> dict[tuple[str, str], dict[int, DayUse]]:
+        """Return what trucks used of each link by day (days since 1970, UTC), as the gateway counted it.
+
+        Days of [since_ms, until_ms) on which nothing was carried are left out.
+        """
+        start = (ledger_lines.c.hour_ms - ledger_lines.c.hour_ms % literal_column(str(DAY_MS))).label("start_ms")
+        line = (ledger_lines.c.truck, ledger_lines.c.link)
+        sums = [func.sum(ledger_lines.c[name]).label(name) for name in ("bytes", "datagrams")]
+        query = (
+            select(*line, start, *sums)
+            .where(
+                ledger_lines.c.source == LedgerSource.GATEWAY.value,
+                ledger_lines.c.truck.in_(trucks),
+                ledger_lines.c.hour_ms >= since_ms,
+                ledger_lines.c.hour_ms < until_ms,
+            )
+            .group_by(*line, start)
+        )
+        found: dict[tuple[str, str], dict[int, DayUse]] = {}
+        async with self._database.read() as connection:
+            for row in (await connection.execute(query)).mappings():
+                use = DayUse(int(row["bytes"]), int(row["datagrams"]))
+                found.setdefault((row["truck"], row["link"]), {})[row["start_ms"] // DAY_MS] = use
+        return found
 
     async def _write(self, entries: Sequence[LedgerEntry], source: LedgerSource) -> None:
         lines: dict[tuple[Any, ...], list[int]] = {}

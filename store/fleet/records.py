@@ -219,6 +219,14 @@ class LedgerSum:
 
 
 @dataclass(frozen=True, slots=True)
+class DayUse:
+    """What a link carried in a day, both ways."""
+
+    bytes: int = 0
+    datagrams: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class TokenRecord:
     """A bearer token of the HTTP API, known by its SHA-256 and its unique name."""
 

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway import answers, contentanswers, evidence
+from gateway import answers, contentanswers, evidence, moneyanswers
 from gateway.api import app as api_app
 from gateway.api.problem import Problem, ProblemShape, problem_body
 from gateway.api.stream import ChangeShape
@@ -30,8 +30,10 @@ READ: dict[str, type[msgspec.Struct]] = {
     "GET /v1/trucks/{truck}/verification": evidence.Verification,
     "GET /v1/trucks/{truck}/ledger": answers.LedgerPage,
     "GET /v1/ledger": answers.LedgerPage,
-    "GET /v1/trucks/{truck}/budget": answers.Budget,
-    "GET /v1/budgets": answers.BudgetPage,
+    "GET /v1/trucks/{truck}/budget": moneyanswers.Budget,
+    "GET /v1/budgets": moneyanswers.BudgetPage,
+    "GET /v1/alarms": moneyanswers.AlarmPage,
+    "POST /v1/alarms/{id}/acknowledge": moneyanswers.Alarm,
     "PUT /v1/documents": answers.DocumentRow,
     "GET /v1/documents": answers.DocumentPage,
     "GET /v1/trust": answers.Trust,

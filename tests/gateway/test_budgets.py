@@ -1,26 +1,23 @@
-"""Months begin and end in UTC, caps are never negative, and the forecast is this month's pace."""
+"""Months begin and end in UTC, caps are never negative, and a budget lasts as long as the truck's days say."""
 
 from datetime import UTC, datetime
 
 import pytest
 
-from gateway.budgets import LinkBudget, link_budgets, month_of, price_milli
+from gateway.budgets import LinkBudget, link_budget, month_of, plans, price_milli
 from protocol.documents import LinkConfig
-from protocol.numbers import Precedence
-from store.fleet.records import Direction, LedgerSum
+from store.fleet.records import DayUse
 
 
 def ms(*date: int) -> int:
     return round(datetime(*date, tzinfo=UTC).timestamp() * 1000)
 
 
-def used(link: str, count: int) -> LedgerSum:
-    return LedgerSum("ke-arrow", link, Precedence.NORMAL, "batch", Direction.UP, "USD", count, 1, 0)
-
-
-def one(link: LinkConfig, count: int, now_ms: int) -> LinkBudget:
-    (budget,) = link_budgets([link], [used(link.name, count)], now_ms)
-    return budget
+def one(link: LinkConfig, by_day: dict[int, int], now_ms: int) -> LinkBudget:
+    """Return the budget of a link that used so many bytes on each day of November 2026."""
+    (plan,) = plans([link], [], now_ms)
+    history = {ms(2026, 11, day) // 86_400_000: DayUse(count, 1) for day, count in by_day.items()}
+    return link_budget(plan, history, now_ms=now_ms, begun_ms=ms(2026, 11, 1))
 
 
 @pytest.mark.parametrize(
@@ -37,21 +34,32 @@ def test_a_month_is_a_calendar_month_in_utc(now: tuple, start: tuple, end: tuple
 
 
 def test_what_is_left_is_never_negative() -> None:
-    budget = one(LinkConfig("sat", 1_000), 1_500, ms(2026, 11, 10))
+    budget = one(LinkConfig("sat", 1_000), {1: 1_500}, ms(2026, 11, 10))
     assert (budget.used_bytes, budget.left_bytes) == (1_500, 0)
     assert budget.exhausted_ms == ms(2026, 11, 10)
 
 
-def test_the_forecast_is_this_months_pace() -> None:
+def test_the_date_follows_from_the_days_of_the_truck() -> None:
     # 10 days in, 400 of 1000: at 40 a day the cap is reached on the 26th.
-    assert one(LinkConfig("sat", 1_000), 400, ms(2026, 11, 11)).exhausted_ms == ms(2026, 11, 26)
-    assert one(LinkConfig("sat", 1_000), 100, ms(2026, 11, 11)).exhausted_ms is None
-    assert one(LinkConfig("sat", 1_000), 0, ms(2026, 11, 11)).exhausted_ms is None
+    by_day = dict.fromkeys(range(1, 11), 40)
+    budget = one(LinkConfig("sat", 1_000), by_day, ms(2026, 11, 11))
+    assert budget.exhausted_ms == ms(2026, 11, 26)
+    assert (budget.expected_bytes, budget.history_days) == (1_200, 10)
+    assert budget.days == (40,) * 10 + (0,)
+    assert budget.used_share == 0.4
+    assert one(LinkConfig("sat", 1_201), by_day, ms(2026, 11, 11)).exhausted_ms is None
+    assert one(LinkConfig("sat", 1_000), {}, ms(2026, 11, 11)).exhausted_ms is None
+
+
+def test_a_cap_of_nothing_is_used_up() -> None:
+    assert one(LinkConfig("sat", 0), {}, ms(2026, 11, 11)).used_share == 1.0
 
 
 def test_a_link_without_a_cap_is_counted_and_not_limited() -> None:
-    budgets = link_budgets([LinkConfig("sat", 1_000)], [used("lte", 5), used("lte", 6), used("", 9)], ms(2026, 11, 2))
-    assert [(each.link, each.used_bytes, each.left_bytes) for each in budgets] == [("lte", 11, None), ("sat", 0, 1_000)]
+    found = plans([LinkConfig("sat", 1_000)], ["lte", "sat", ""], ms(2026, 11, 2))
+    assert [(each.link, each.bytes_max) for each in found] == [("lte", None), ("sat", 1_000)]
+    budget = one(LinkConfig("lte", None), {1: 11}, ms(2026, 11, 2))
+    assert (budget.used_bytes, budget.left_bytes, budget.used_share, budget.exhausted_ms) == (11, None, None, None)
 
 
 def test_prices_are_rounded_up_to_a_thousandth() -> None:

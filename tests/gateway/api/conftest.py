@@ -34,6 +34,7 @@ from protocol.documents import (
 from protocol.numbers import DocumentKind, Outcome, Precedence
 from protocol.trust import TrustedSet, version_name
 from store.blobs import BlobStore
+from store.fleet.alarms import AlarmNote
 from store.fleet.fleet import FleetStore
 from store.fleet.records import AuditRecord, BundleRecord, Direction, DocumentRecord, LedgerEntry
 from tests.gateway.fleets import NOW_MS, NOW_S, Signers, Truck, add_truck, copied_fleet, truck_key
@@ -290,6 +291,8 @@ async def _fill(gateway: Gateway) -> None:
     await truck.event("door.opened", values_json='{"count":2,"by":"teacher"}')
     await truck.receipt(DocumentKind.CONFIG, config)
     await truck.receipt(DocumentKind.MANIFEST, manifest, Outcome.HELD, "maths", "battery low")
+    note = AlarmNote("bill.drift", "ke-arrow", "sat", "warning", "9 % more was billed than counted", "ask the provider")
+    await gateway.fleet.settle_alarms("bill.", [note], NOW_MS, truck="ke-arrow")
     await gateway.fleet.ledger_add(
         [
             LedgerEntry("ke-arrow", "sat", Precedence.NORMAL, "batch", Direction.UP, NOW_MS, 1_000, 2),

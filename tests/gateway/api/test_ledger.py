@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from gateway.budgets import price_milli
 from protocol.numbers import Precedence
 from store.fleet.records import Direction, LedgerEntry
@@ -38,6 +40,30 @@ async def test_a_period_and_a_source_are_chosen(world: World) -> None:
     assert (await world.gateway.get("/v1/ledger?source=truck")).json["items"] == []
     stepped = (await world.gateway.get("/v1/ledger?step=3600")).json["items"]
     assert all(each["start_ms"] % 3_600_000 == 0 for each in stepped)
+
+
+async def test_lines_are_told_apart_by_what_is_asked_for(world: World) -> None:
+    by_link = (await world.gateway.get("/v1/ledger?by=link")).json
+    assert [(each["link"], each["bytes"], each["datagrams"]) for each in by_link["items"]] == [
+        ("lte", 50_000, 40),
+        ("sat", 1_090, 4),
+    ]
+    assert {each[name] for each in by_link["items"] for name in ("truck", "cause", "direction")} == {None}
+    assert by_link["total_bytes"] == 51_090
+    (day,) = (await world.gateway.get("/v1/trucks/ke-arrow/ledger?by=day,truck")).json["items"][:1]
+    assert day["start_ms"] % 86_400_000 == 0
+    assert day["truck"] == "ke-arrow"
+
+
+async def test_bytes_whose_price_nobody_knows_are_not_added_to_money(world: World) -> None:
+    lines = (await world.gateway.get("/v1/ledger?by=truck")).json["items"]
+    found = {each["currency"]: (each["bytes"], each["money_milli"]) for each in lines}
+    assert found == {None: (50_000, None), "USD": (1_090, price_milli(1_000, 4_500_000) + price_milli(90, 4_500_000))}
+
+
+@pytest.mark.parametrize("query", ["by=cost", "by=link,", "by=day&step=3600", "by="])
+async def test_a_column_that_is_none_is_refused(world: World, query: str) -> None:
+    assert (await world.gateway.get(f"/v1/ledger?{query}")).status == 400
 
 
 async def test_a_budget_is_the_configured_cap_less_what_was_used(world: World) -> None:

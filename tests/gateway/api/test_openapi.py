@@ -105,6 +105,8 @@ REQUESTS: dict[str, tuple[str, dict[str, Any]]] = {
     "list_ledger": ("/v1/ledger?step=3600", {}),
     "list_truck_ledger": ("/v1/trucks/ke-arrow/ledger", {}),
     "list_budgets": ("/v1/budgets", {}),
+    "list_alarms": ("/v1/alarms?all=true", {}),
+    "acknowledge_alarm": ("/v1/alarms/1/acknowledge", {}),
     "get_budget": ("/v1/trucks/ke-arrow/budget", {}),
     "get_session": ("/v1/session", {}),
     "list_tokens": ("/v1/tokens", {}),

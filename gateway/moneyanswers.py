@@ -1,0 +1,68 @@
+"""What the gateway's HTTP API answers about alarms, budgets and bills, as in `gateway.answers`."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+
+class Alarm(Struct, frozen=True):
+    """What somebody should look at; None as `cleared_ms`: it still holds."""
+
+    id: int
+    rule: str
+    truck: str | None
+    subject: str
+    severity: str
+    since_ms: int
+    text: str
+    next_step: str
+    acknowledged_ms: int | None
+    acknowledged_by: str | None
+    cleared_ms: int | None
+
+
+class AlarmPage(Struct, frozen=True):
+    """A page of alarms, newest first."""
+
+    items: list[Alarm]
+    next: str | None
+
+
+class LinkBudget(Struct, frozen=True):
+    """One link's budget in its period; `exhausted_ms` is when the cap is reached by its history, None if it holds.
+
+    `days` are the bytes of each day (UTC) so far, `by_weekday` those expected of a Monday to a Sunday.
+    """
+
+    link: str
+    bytes_max: int | None
+    reserve_bytes: int
+    used_bytes: int
+    left_bytes: int | None
+    price_per_mb_milli: int
+    currency: str
+    spent_milli: int
+    exhausted_ms: int | None
+    start_ms: int
+    end_ms: int
+    expected_bytes: int
+    expected_milli: int
+    days: list[int]
+    by_weekday: list[int]
+    history_days: int
+
+
+class Budget(Struct, frozen=True):
+    """One truck's budgets; the month is the calendar's (UTC)."""
+
+    truck: str
+    month_start_ms: int
+    month_end_ms: int
+    links: list[LinkBudget]
+
+
+class BudgetPage(Struct, frozen=True):
+    """A page of budgets."""
+
+    items: list[Budget]
+    next: str | None
