@@ -105,7 +105,7 @@ class Edge:
         bring_back_root(self.documents, data / "identity")
         self.trust = load_trust(self.documents, self.enrolment, self.clock)
         keep_spare_root(self.documents, data / "identity")
-        self.queue = ParcelQueue(self.state, self.enrolment.truck)
+        self.queue = ParcelQueue(self.state, self.enrolment.truck, monotonic=self.clock.monotonic)
         rejected = settings.get(_CONFIG_REJECTED) or b""
         self.writer = Writer(self.state)
         self.writer.start()
@@ -352,7 +352,7 @@ class Edge:
         while True:
             told = await self._tell_expired(told)
             await asyncio.sleep(_HOUSEKEEPING_S)
-            await self.writer.run(lambda: self.queue.prune(self.clock.at_least_s()))
+            await self.writer.run(self.queue.prune)
             await self.uplink.reload()
             if self.clock.wall_s() is not None:
                 self.clock.raise_floor()

@@ -3,7 +3,7 @@
 A gateway that was restored from a backup says by its acknowledgements what it lacks; what was delivered is kept for
 days for that (`store.parcels.DELIVERED_KEPT_S`). And a parcel whose attempts were used up without a single refusal may
 have been under way whenever the power went: it is tried again a day later, once a day at most, so that one that really
-is poisonous costs one death a day and an innocent one is not lost.
+is poisonous costs one death a day and an innocent one is not lost. All of it is measured in lived time (`store.lived`).
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ OVERTAKEN_S: Final = 600
 _QUEUED, _DELIVERED, _QUARANTINED = 1, 2, 3
 
 
-def give_again(database: Database, ack: Ack, epoch: int, now_s: int) -> int:
+def give_again(database: Database, ack: Ack, epoch: int, lived_s: int) -> int:
     """Queue delivered parcels that an acknowledgement of their epoch lacks; return how many there are."""
     given = 0
     for first, last in _gaps(ack):
         params = {"state": _DELIVERED, "epoch": epoch.to_bytes(8, "big"), "first": first, "last": last}
         given += database.update(
             "parcels",
-            "state = :state AND epoch = :epoch AND sequence BETWEEN :first AND :last AND closed_s <= :before",
-            {**params, "before": now_s - OVERTAKEN_S},
+            "state = :state AND epoch = :epoch AND sequence BETWEEN :first AND :last "
+            "AND (closed_s <= :before OR closed_s > :now)",
+            {**params, "before": lived_s - OVERTAKEN_S, "now": lived_s},
             state=_QUEUED,
             attempts=0,
             closed_s=None,
@@ -37,12 +38,12 @@ def give_again(database: Database, ack: Ack, epoch: int, now_s: int) -> int:
     return given
 
 
-def try_again(database: Database, now_s: int) -> int:
+def try_again(database: Database, lived_s: int) -> int:
     """Queue parcels that were put aside a day ago without a refusal, for one attempt; return how many there are."""
     return database.update(
         "parcels",
         "state = :state AND refusal IS NULL AND closed_s <= :before",
-        {"state": _QUARANTINED, "before": now_s - TRIED_AGAIN_S},
+        {"state": _QUARANTINED, "before": lived_s - TRIED_AGAIN_S},
         state=_QUEUED,
         attempts=PARCEL_ATTEMPTS_MAX - 1,
         closed_s=None,

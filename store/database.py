@@ -1,9 +1,9 @@
 # ruff: noqa: S608 - table and column names in SQL come from the schema and from callers' literals, never from input.
 """One SQLite file with one connection: how it is opened, what it promises, what it does when it is damaged.
 
-Opening sets and reads back write-ahead logging with synchronous=FULL (600 power cuts lost nothing; NORMAL lost
-acknowledged rows), caps the file's pages to its share of the disk, bounds the WAL, runs quick_check and the row-hash
-scan, applies migrations, and finds out whether the file is the one that this truck wrote last. A damaged database is
+Opening mends the WAL (`store.walchain`), sets and reads back write-ahead logging with synchronous=FULL (600 power cuts
+lost nothing; NORMAL lost acknowledged rows), caps the file's pages to its share of the disk, bounds the WAL, runs
+quick_check and the row-hash scan, applies migrations, and finds out whether the file is the one that this truck wrote last. A damaged database is
 moved aside and what can be read of it is carried over; a damaged, restored or recreated one starts a new epoch.
 Nothing is deleted, nothing refuses to start except a newer schema and a second process.
 Deliberately absent: a second connection that writes or checkpoints (SQLite before 3.51.3 can then corrupt a WAL).
@@ -21,7 +21,7 @@ from typing import Any, Final, Self
 
 from sqlite_utils import Database as SqliteDatabase
 
-from store import identity, incidents, rowhash, salvage
+from store import identity, incidents, rowhash, salvage, walchain
 from store.errors import SchemaTooNewError, StoreError, StoreFailedError
 from store.lock import FileLock
 from store.schema import Schema
@@ -234,8 +234,7 @@ class Database:
 
     def used_bytes(self) -> int:
         """Return the bytes of the pages in use, including what the open transaction has done so far."""
-        pages: int = self.value("PRAGMA page_count") - self.value("PRAGMA freelist_count")
-        return pages * int(self.value("PRAGMA page_size"))
+        return int((self.value("PRAGMA page_count") - self.value("PRAGMA freelist_count")) * PAGE_BYTES)
 
     def capacity_bytes(self) -> int:
         """Return the most bytes that the pages may take."""
@@ -331,6 +330,7 @@ def open_database(
 def _open_or_replace(database: Database, now_s: int) -> None:
     salvage.finish_set_aside(database.path)
     database.recreated = not database.path.exists()
+    mended = walchain.mend(database.path.with_name(database.path.name + "-wal"), PAGE_BYTES)
     try:
         database.connect()
         try:
@@ -341,9 +341,17 @@ def _open_or_replace(database: Database, now_s: int) -> None:
             if _is_passing(error):
                 raise
             raise DamageError(str(error)) from error
+        if mended is not None and mended.rotted:
+            # A page whose last writing rotted may be there as it was before, which no hash tells from the truth.
+            damage = f"{mended.rotted} frames of the WAL have rotted", *damage
         if damage:
             raise DamageError("; ".join(damage))
         database.migrate()
+        if mended is not None:
+            incidents.record(database, "store.log-mended", {"frames": mended.repaired}, now_s)
+        # What a life before left behind the log's end could be taken for a part of this one's.
+        with suppress(sqlite3.OperationalError):
+            database.sql.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     except DamageError as error:
         with suppress(sqlite3.Error):
             database.sql.conn.close()

@@ -5,12 +5,14 @@ A parcel gets its sequence in the transaction that stores its sealed bytes, so a
 skipped. States: QUEUED, then DELIVERED or QUARANTINED (refused for good, or its attempts used up: it never blocks the
 head of the line) or EVICTED (`store.eviction`: a tombstone parcel names it). CLASHED parcels carry numbers that the
 gateway has already taken for others, because this database lost its tail; `renumber` sends them again.
-Everything here runs inside the caller's transaction where there is one. Times are Unix seconds, 0 when unknown.
+Everything here runs inside the caller's transaction where there is one. Times are Unix seconds, 0 when unknown; but when
+a parcel was closed is lived time (`store.lived`), since no clock that jumps may say how long it is kept.
 """
 
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -23,6 +25,7 @@ from protocol.messages import Ack, Parcel, unseal
 from protocol.numbers import PARCEL_BYTES_MAX, PARCEL_WINDOW, ParcelKind, Precedence
 from store import again, eviction, incidents
 from store.database import Database, start_epoch
+from store.lived import Lived
 from store.sendings import Sendings
 
 Seal = Callable[[Parcel], bytes]
@@ -98,10 +101,11 @@ def _key(epoch: int) -> bytes:
 class ParcelQueue:
     """The parcels of the truck `truck` in an open STATE database."""
 
-    def __init__(self, database: Database, truck: str) -> None:
+    def __init__(self, database: Database, truck: str, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self.truck = truck
         self._database = database
-        self._sendings = Sendings(database)
+        self._lived = Lived(database, monotonic)
+        self._sendings = Sendings(database, self._lived)
         self._known_at_start = self._last_sequence(database.epoch)
         self._start_epoch = database.epoch
         self.folding: Fold | None = None
@@ -252,8 +256,9 @@ class ParcelQueue:
             if ack.epoch_unknown:
                 return Applied(0, quarantined)
             clashed = self._find_clash(ack, epoch, now_s)
-            delivered = self._deliver([(1, ack.cumulative), *ack.ranges], epoch, now_s)
-            again.give_again(self._database, ack, epoch, now_s)
+            lived_s = self._lived.note()
+            delivered = self._deliver([(1, ack.cumulative), *ack.ranges], epoch, lived_s)
+            again.give_again(self._database, ack, epoch, lived_s)
         return Applied(delivered, quarantined, clashed)
 
     def known(self, epoch: int) -> int:
@@ -278,20 +283,20 @@ class ParcelQueue:
         """Write down what the forwarding machine settled: delivered, refused once more, given up. `sent`: see above."""
         with self._database.atomic():
             self.mark_unanswered(epoch, sent)
-            self._deliver([(sequence, sequence) for sequence in settled.delivered], epoch, now_s)
+            self._deliver([(sequence, sequence) for sequence in settled.delivered], epoch, self._lived.note())
             for sequence, reason in settled.refused:
                 self._sendings.refuse(epoch, sequence, reason, now_s)
             for sequence, reason in settled.quarantined:
                 self._sendings.quarantine(epoch, sequence, reason, now_s)
 
-    def _deliver(self, ranges: Iterable[tuple[int, int]], epoch: int, now_s: int) -> int:
+    def _deliver(self, ranges: Iterable[tuple[int, int]], epoch: int, lived_s: int) -> int:
         # One that was quarantined for its attempts may have arrived after all; one that was refused has not.
         where = (
             "epoch = :epoch AND sequence BETWEEN :first AND :last "
             "AND (state = :queued OR (state = :quarantined AND refusal IS NULL))"
         )
         fixed = {"epoch": _key(epoch), "queued": ParcelState.QUEUED, "quarantined": ParcelState.QUARANTINED}
-        changes = _closed(ParcelState.DELIVERED, now_s)
+        changes = {"state": int(ParcelState.DELIVERED), "closed_s": lived_s}
         return sum(self._update(where, {**fixed, "first": first, "last": last}, **changes) for first, last in ranges)
 
     def _find_clash(self, ack: Ack, epoch: int, now_s: int) -> tuple[int, ...]:
@@ -347,14 +352,17 @@ class ParcelQueue:
         sql = "SELECT coalesce(sum(length(sealed)), 0) FROM parcels WHERE state = :state"
         return int(self._database.value(sql, {"state": ParcelState.QUEUED}))
 
-    def prune(self, now_s: int, *, kept_s: int = DELIVERED_KEPT_S, kept_max: int = DELIVERED_KEPT_MAX) -> int:
-        """Delete what was delivered, or evicted and named, over `kept_s` ago, and all of it but the newest `kept_max`.
+    def prune(self, *, kept_s: int = DELIVERED_KEPT_S, kept_max: int = DELIVERED_KEPT_MAX) -> int:
+        """Delete what was delivered, or evicted and named, over `kept_s` of life ago, and all but the newest `kept_max`.
 
         Quarantined parcels stay, or are tried again. Return how many rows went.
         """
         with self._database.atomic():
-            again.try_again(self._database, now_s)
-            params = {"before": now_s - kept_s, "delivered": ParcelState.DELIVERED, "evicted": ParcelState.EVICTED}
+            lived_s = self._lived.note()
+            # Closed later than now: a life that a cut has shortened, or a version before this one, by Unix time.
+            self._update("closed_s > :now", {"now": lived_s}, closed_s=lived_s)
+            again.try_again(self._database, lived_s)
+            params = {"before": lived_s - kept_s, "delivered": ParcelState.DELIVERED, "evicted": ParcelState.EVICTED}
             closed = "state IN (:delivered, :evicted)"
             gone = self._database.delete("parcels", f"{closed} AND closed_s < :before", params)
             newest = f"SELECT id FROM parcels WHERE {closed} ORDER BY id DESC LIMIT 1 OFFSET :kept"
@@ -363,7 +371,3 @@ class ParcelQueue:
 
 
 _QUEUED: Final = f"epoch = :epoch AND sequence = :sequence AND state = {int(ParcelState.QUEUED)}"
-
-
-def _closed(state: ParcelState, now_s: int) -> dict[str, Any]:
-    return {"state": int(state), "closed_s": now_s}

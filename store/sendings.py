@@ -15,6 +15,7 @@ from typing import Any, Final
 from protocol.numbers import PARCEL_ATTEMPTS_MAX, Refusal
 from store import incidents
 from store.database import Database, Sql
+from store.lived import Lived
 
 # These do not get better by trying again.
 _FINAL_REFUSALS: Final = frozenset({Refusal.MALFORMED, Refusal.BAD_SIGNATURE, Refusal.TOO_LARGE})
@@ -25,8 +26,9 @@ _QUEUED: Final = "epoch = :epoch AND sequence = :sequence AND state = 1"
 class Sendings:
     """The attempts of the parcels in an open STATE database, in this life of the daemon."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, lived: Lived) -> None:
         self._database = database
+        self._lived = lived
         self._under_way: Counter[tuple[int, int]] = Counter()
 
     def begin(self, epoch: int, sequences: Iterable[int], now_s: int) -> tuple[int, ...]:
@@ -39,7 +41,7 @@ class Sendings:
                 if self._update(f"{_QUEUED} AND attempts <= :most", where, attempts=Sql(f"attempts + {more}")):
                     allowed.append(sequence)
                     self._under_way[epoch, sequence] += 1
-                elif self._put_aside(epoch, sequence, now_s):
+                elif self._put_aside(epoch, sequence, self._lived.now_s()):
                     self._report(epoch, sequence, "attempts", now_s)
         return tuple(allowed)
 
@@ -64,13 +66,13 @@ class Sendings:
 
     def quarantine(self, epoch: int, sequence: int, reason: Refusal, now_s: int) -> int:
         """Put a parcel aside, once; return how many that were."""
-        changed = self._put_aside(epoch, sequence, now_s, refusal=int(reason))
+        changed = self._put_aside(epoch, sequence, self._lived.now_s(), refusal=int(reason))
         if changed:
             self._report(epoch, sequence, reason.name.lower(), now_s)
         return changed
 
-    def _put_aside(self, epoch: int, sequence: int, now_s: int, **changes: Any) -> int:
-        return self._update(_QUEUED, _name(epoch, sequence), state=_QUARANTINED, closed_s=now_s, **changes)
+    def _put_aside(self, epoch: int, sequence: int, lived_s: int, **changes: Any) -> int:
+        return self._update(_QUEUED, _name(epoch, sequence), state=_QUARANTINED, closed_s=lived_s, **changes)
 
     def _report(self, epoch: int, sequence: int, reason: str, now_s: int) -> None:
         details: dict[str, int | bool | str] = {"epoch": f"{epoch:016x}", "sequence": sequence, "reason": reason}

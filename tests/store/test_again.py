@@ -12,9 +12,24 @@ from store.parcels import ParcelQueue
 NOW = 1_000_000
 
 
+class Monotonic:
+    """A clock that the tests set."""
+
+    def __init__(self) -> None:
+        self.now_s = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
 @pytest.fixture
-def queue(database) -> ParcelQueue:
-    return ParcelQueue(database, "ke-arrow")
+def monotonic() -> Monotonic:
+    return Monotonic()
+
+
+@pytest.fixture
+def queue(database, monotonic) -> ParcelQueue:
+    return ParcelQueue(database, "ke-arrow", monotonic=monotonic)
 
 
 @pytest.fixture
@@ -32,56 +47,79 @@ def deliver(queue: ParcelQueue, add, count: int) -> None:
     queue.mark_delivered(Ack(cumulative=count), queue.epoch, NOW)
 
 
-def test_what_a_restored_gateway_lacks_goes_up_again(queue, add) -> None:
+def test_what_a_restored_gateway_lacks_goes_up_again(queue, add, monotonic) -> None:
     deliver(queue, add, 6)
     add()
-    later = NOW + OVERTAKEN_S
-    queue.mark_delivered(Ack(cumulative=2, ranges=((4, 4), (7, 7))), queue.epoch, later)
+    monotonic.now_s += OVERTAKEN_S
+    queue.mark_delivered(Ack(cumulative=2, ranges=((4, 4), (7, 7))), queue.epoch, NOW)
     assert sequences(queue) == [3, 5, 6]
-    queue.mark_delivered(Ack(cumulative=7), queue.epoch, later)
+    queue.mark_delivered(Ack(cumulative=7), queue.epoch, NOW)
     assert sequences(queue) == []
 
 
-def test_an_overtaken_acknowledgement_brings_nothing_back(queue, add) -> None:
+@pytest.mark.parametrize("jump_s", [-40 * 86_400, 40 * 86_400])
+def test_a_clock_that_jumps_neither_takes_a_copy_away_nor_keeps_it_back(queue, add, monotonic, jump_s: int) -> None:
     deliver(queue, add, 3)
-    queue.mark_delivered(Ack(cumulative=1, ranges=((3, 3),)), queue.epoch, NOW + OVERTAKEN_S - 1)
+    monotonic.now_s += OVERTAKEN_S
+    queue.prune()
+    queue.mark_delivered(Ack(cumulative=1, ranges=((3, 3),)), queue.epoch, NOW + jump_s)
+    assert sequences(queue) == [2]
+
+
+def test_a_copy_that_an_earlier_version_dated_by_unix_time_is_kept_as_long_from_now_on(queue, add, database) -> None:
+    deliver(queue, add, 3)
+    database.update("parcels", "1 = 1", {}, closed_s=1_900_000_000)
+    queue.prune()
+    assert database.value("SELECT max(closed_s) FROM parcels") == 0
+    assert queue.counts()[0].parcels == 3
+
+
+def test_an_overtaken_acknowledgement_brings_nothing_back(queue, add, monotonic) -> None:
+    deliver(queue, add, 3)
+    monotonic.now_s += OVERTAKEN_S - 1
+    queue.mark_delivered(Ack(cumulative=1, ranges=((3, 3),)), queue.epoch, NOW)
     assert sequences(queue) == []
 
 
-def test_a_full_list_of_ranges_tells_of_no_gap(queue, add) -> None:
+def test_a_full_list_of_ranges_tells_of_no_gap(queue, add, monotonic) -> None:
     deliver(queue, add, 3 * RANGES_IN_ACK_MAX)
+    monotonic.now_s += OVERTAKEN_S
     ranges = tuple((number, number) for number in range(2, 2 + 2 * RANGES_IN_ACK_MAX, 2))
-    queue.mark_delivered(Ack(cumulative=0, ranges=ranges), queue.epoch, NOW + OVERTAKEN_S)
+    queue.mark_delivered(Ack(cumulative=0, ranges=ranges), queue.epoch, NOW)
     assert sequences(queue) == []
 
 
-def test_an_acknowledgement_of_another_epoch_brings_nothing_back(queue, add) -> None:
+def test_an_acknowledgement_of_another_epoch_brings_nothing_back(queue, add, monotonic) -> None:
     deliver(queue, add, 3)
-    queue.mark_delivered(Ack(cumulative=0, ranges=((3, 3),)), queue.epoch + 1, NOW + OVERTAKEN_S)
-    queue.mark_delivered(Ack(cumulative=0, epoch_unknown=True), queue.epoch, NOW + OVERTAKEN_S)
+    monotonic.now_s += OVERTAKEN_S
+    queue.mark_delivered(Ack(cumulative=0, ranges=((3, 3),)), queue.epoch + 1, NOW)
+    queue.mark_delivered(Ack(cumulative=0, epoch_unknown=True), queue.epoch, NOW)
     assert sequences(queue) == []
 
 
-def test_an_innocent_parcel_is_tried_again_a_day_later_and_once(queue, add, database) -> None:
+def test_an_innocent_parcel_is_tried_again_a_day_later_and_once(queue, add, database, monotonic) -> None:
     add()
 
     def next_life() -> ParcelQueue:
-        return ParcelQueue(database, "ke-arrow")
+        return ParcelQueue(database, "ke-arrow", monotonic=monotonic)
 
     for _ in range(PARCEL_ATTEMPTS_MAX):
         assert next_life().mark_sent(queue.epoch, [1], NOW) == (1,)  # and each time the power goes
     assert next_life().mark_sent(queue.epoch, [1], NOW) == ()
-    queue.prune(NOW + TRIED_AGAIN_S - 1)
+    monotonic.now_s += TRIED_AGAIN_S - 1
+    queue.prune()
     assert sequences(queue) == []
-    queue.prune(NOW + TRIED_AGAIN_S)
+    monotonic.now_s += 1
+    queue.prune()
     assert sequences(queue) == [1]
-    assert next_life().mark_sent(queue.epoch, [1], NOW + TRIED_AGAIN_S) == (1,)
-    assert next_life().mark_sent(queue.epoch, [1], NOW + TRIED_AGAIN_S) == ()
+    assert next_life().mark_sent(queue.epoch, [1], NOW) == (1,)
+    assert next_life().mark_sent(queue.epoch, [1], NOW) == ()
 
 
-def test_what_was_refused_for_good_is_not_tried_again(queue, add) -> None:
+def test_what_was_refused_for_good_is_not_tried_again(queue, add, monotonic) -> None:
     add()
     ack = Ack(cumulative=0, refused=((1, Refusal.MALFORMED),))
     queue.mark_delivered(ack, queue.epoch, NOW)
-    queue.prune(NOW + 2 * TRIED_AGAIN_S)
+    monotonic.now_s += 2 * TRIED_AGAIN_S
+    queue.prune()
     assert sequences(queue) == []

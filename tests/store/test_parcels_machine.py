@@ -105,7 +105,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule()
     def prune(self) -> None:
-        self.queue.prune(10_000_000)
+        self.queue.prune(kept_s=-1)
 
     @invariant()
     def nothing_accepted_is_lost(self) -> None:

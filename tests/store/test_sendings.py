@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from protocol.numbers import PARCEL_ATTEMPTS_MAX, ParcelKind, Precedence, Refusal
+from store.lived import Lived
 from store.parcels import ParcelQueue
 from store.sendings import Sendings
 
@@ -16,12 +17,16 @@ def epoch(database, seal) -> int:
     return queue.epoch
 
 
+def sendings_of(database) -> Sendings:
+    return Sendings(database, Lived(database, lambda: 1.0))
+
+
 def counted(database) -> int:
     return database.value("SELECT attempts FROM parcels WHERE sequence = 1")
 
 
 def test_sendings_that_overlap_are_one_attempt(database, epoch) -> None:
-    sendings = Sendings(database)
+    sendings = sendings_of(database)
     for _ in range(3 * PARCEL_ATTEMPTS_MAX):
         assert sendings.begin(epoch, [1], 2) == (1,)
         assert counted(database) == 1
@@ -31,7 +36,7 @@ def test_sendings_that_overlap_are_one_attempt(database, epoch) -> None:
 
 
 def test_an_end_without_a_beginning_changes_nothing_for_the_next(database, epoch) -> None:
-    sendings = Sendings(database)
+    sendings = sendings_of(database)
     sendings.end(epoch, [1])
     assert sendings.begin(epoch, [1], 2) == (1,)
     assert counted(database) == 1
@@ -39,22 +44,22 @@ def test_an_end_without_a_beginning_changes_nothing_for_the_next(database, epoch
 
 def test_deaths_of_the_daemon_stay_counted_and_put_a_parcel_aside(database, epoch) -> None:
     for death in range(PARCEL_ATTEMPTS_MAX):
-        assert Sendings(database).begin(epoch, [1], 2) == (1,)
+        assert sendings_of(database).begin(epoch, [1], 2) == (1,)
         assert counted(database) == death + 1
-    assert Sendings(database).begin(epoch, [1], 2) == ()
+    assert sendings_of(database).begin(epoch, [1], 2) == ()
 
 
 def test_a_parcel_that_is_under_way_at_its_last_attempt_may_go_over_another_link_too(database, epoch) -> None:
     for _ in range(PARCEL_ATTEMPTS_MAX - 1):
-        Sendings(database).begin(epoch, [1], 2)
-    sendings = Sendings(database)
+        sendings_of(database).begin(epoch, [1], 2)
+    sendings = sendings_of(database)
     assert sendings.begin(epoch, [1], 2) == (1,)
     assert sendings.begin(epoch, [1], 2) == (1,)
     assert counted(database) == PARCEL_ATTEMPTS_MAX
 
 
 def test_a_refusal_counts_beside_what_is_under_way(database, epoch) -> None:
-    sendings = Sendings(database)
+    sendings = sendings_of(database)
     sendings.begin(epoch, [1], 2)
     assert sendings.refuse(epoch, 1, Refusal.UNKNOWN_EPOCH, 2) == 0
     sendings.end(epoch, [1])
