@@ -72,7 +72,9 @@ def flipped(data: bytes, *bits: int) -> bytes:
     return bytes(found)
 
 
-def test_sqlite_itself_forgets_every_commit_behind_a_rotted_frame(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sqlite_itself_forgets_every_commit_behind_a_rotted_frame(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("store.walchain.mend", lambda *_: None)
     rotted = flipped(bench.whole, (HEADER + bench.ends[20] * FRAME + 24 + 100) * 8)
     assert len(names(bench.reopen(rotted))) <= 20
