@@ -3,8 +3,9 @@
 
 Opening mends the WAL (`store.walchain`), sets and reads back write-ahead logging with synchronous=FULL (600 power cuts
 lost nothing; NORMAL lost acknowledged rows), caps the file's pages to its share of the disk, bounds the WAL, runs
-quick_check and the row-hash scan, applies migrations, and finds out whether the file is the one that this truck wrote last. A damaged database is
-moved aside and what can be read of it is carried over; a damaged, restored or recreated one starts a new epoch.
+quick_check and the row-hash scan, applies migrations, and finds out whether the file is the one that this truck wrote
+last. A damaged database is moved aside and what can be read of it is carried over; a damaged, restored or recreated one
+starts a new epoch.
 Nothing is deleted, nothing refuses to start except a newer schema and a second process.
 Deliberately absent: a second connection that writes or checkpoints (SQLite before 3.51.3 can then corrupt a WAL).
 """
@@ -349,8 +350,7 @@ def _open_or_replace(database: Database, now_s: int) -> None:
         database.migrate()
         if mended is not None:
             incidents.record(database, "store.log-mended", {"frames": mended.repaired}, now_s)
-        # What a life before left behind the log's end could be taken for a part of this one's.
-        with suppress(sqlite3.OperationalError):
+        with suppress(sqlite3.OperationalError):  # what a life before left behind the log's end could be taken for ours
             database.sql.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     except DamageError as error:
         with suppress(sqlite3.Error):

@@ -5,8 +5,8 @@ A parcel gets its sequence in the transaction that stores its sealed bytes, so a
 skipped. States: QUEUED, then DELIVERED or QUARANTINED (refused for good, or its attempts used up: it never blocks the
 head of the line) or EVICTED (`store.eviction`: a tombstone parcel names it). CLASHED parcels carry numbers that the
 gateway has already taken for others, because this database lost its tail; `renumber` sends them again.
-Everything here runs inside the caller's transaction where there is one. Times are Unix seconds, 0 when unknown; but when
-a parcel was closed is lived time (`store.lived`), since no clock that jumps may say how long it is kept.
+Everything here runs inside the caller's transaction where there is one. Times are Unix seconds, 0 when unknown; but
+when a parcel was closed is lived time (`store.lived`), since no clock that jumps may say how long it is kept.
 """
 
 from __future__ import annotations
@@ -353,7 +353,7 @@ class ParcelQueue:
         return int(self._database.value(sql, {"state": ParcelState.QUEUED}))
 
     def prune(self, *, kept_s: int = DELIVERED_KEPT_S, kept_max: int = DELIVERED_KEPT_MAX) -> int:
-        """Delete what was delivered, or evicted and named, over `kept_s` of life ago, and all but the newest `kept_max`.
+        """Delete what was delivered, or evicted and named, over `kept_s` of life ago; keep at most `kept_max`.
 
         Quarantined parcels stay, or are tried again. Return how many rows went.
         """

@@ -225,7 +225,7 @@ class _Log:
         for place, word in changed.items():
             struct.pack_into(f"{self._words}I", header, place - self._at(frame), word)
         page, pages = struct.unpack(">2I", header)
-        return 0 < page <= _PAGES_MAX and pages <= _PAGES_MAX
+        return bool(0 < page <= _PAGES_MAX and pages <= _PAGES_MAX)
 
 
 def _summed(seed: Sum, numbers: tuple[int, ...] | list[int]) -> Sum:
