@@ -216,6 +216,7 @@ class LedgerLine(Struct, frozen=True):
     direction: str | None
     bytes: int
     datagrams: int
+    billed_bytes: int
     money_milli: int | None
     currency: str | None
     start_ms: int | None

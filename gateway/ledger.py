@@ -8,9 +8,10 @@ anything is sent.
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 
+from gateway.pricing import Priced, Pricing
 from protocol.numbers import Precedence
 from store.account import Account
 from store.coapmeter import Attribution, Datagram
@@ -22,6 +23,7 @@ _FLUSH_S = 2.0
 _STRANGER = Account(Precedence.NORMAL, "stranger", "", "")
 
 _Key = tuple[Account, Direction]
+_UNPRICED = Priced(0, None, "")
 
 
 class GatewayLedger:
@@ -30,7 +32,10 @@ class GatewayLedger:
     def __init__(self, fleet: FleetStore, *, now_ms: Callable[[], int]) -> None:
         self._fleet = fleet
         self._now_ms = now_ms
+        self._pricing = Pricing(fleet, now_ms=now_ms)
         self._sums: defaultdict[_Key, list[int]] = defaultdict(lambda: [0, 0])
+        # Of what trucks pay for also how many datagrams had which size: some providers round each of them up.
+        self._sizes: defaultdict[_Key, Counter[int]] = defaultdict(Counter)
 
     def on_datagram(self, datagram: Datagram) -> None:
         """Count one datagram; without an account it is a stranger's until `on_attribution` says otherwise."""
@@ -56,32 +61,52 @@ class GatewayLedger:
     async def flush(self) -> None:
         """Write what has been counted."""
         sums, self._sums = self._sums, defaultdict(lambda: [0, 0])
-        at_ms = self._now_ms()
-        entries = [
-            LedgerEntry(
-                truck=account.truck or "",
-                link=account.link or "",
-                precedence=account.precedence,
-                cause=account.cause,
-                direction=direction,
-                at_ms=at_ms,
-                bytes=count[0],
-                datagrams=count[1],
-            )
-            for (account, direction), count in sums.items()
-            if count[0] or count[1]
-        ]
-        if not entries:
-            return
+        sizes, self._sizes = self._sizes, defaultdict(Counter)
         try:
-            await self._fleet.ledger_add(entries)
+            entries = [
+                await self._entry(*key, count[0], count[1], sizes.get(key))
+                for key, count in sums.items()
+                if count[0] or count[1]
+            ]
+            if entries:
+                await self._fleet.ledger_add(entries)
         except BaseException:
             # Whether it was written is unknown only if the commit itself failed; to lose it all is worse.
-            for key, count in sums.items():
-                self._add(*key, *count)
+            for (account, direction), count in sums.items():
+                entry = self._sums[account, direction]
+                entry[0] += count[0]
+                entry[1] += count[1]
+            for key, counted in sizes.items():
+                self._sizes[key].update(counted)
             raise
+
+    async def _entry(
+        self, account: Account, direction: Direction, size: int, datagrams: int, sizes: Counter[int] | None
+    ) -> LedgerEntry:
+        priced = _UNPRICED
+        if account.truck and account.link and sizes:
+            priced = await self._pricing.cost(account.truck, account.link, sizes)
+        return LedgerEntry(
+            truck=account.truck or "",
+            link=account.link or "",
+            precedence=account.precedence,
+            cause=account.cause,
+            direction=direction,
+            at_ms=self._now_ms(),
+            bytes=size,
+            datagrams=datagrams,
+            billed_bytes=priced.billed if sizes else None,
+            money_nano=priced.nano,
+            currency=priced.currency,
+        )
 
     def _add(self, account: Account, direction: Direction, size: int, datagrams: int) -> None:
         entry = self._sums[(account, direction)]
         entry[0] += size
         entry[1] += datagrams
+        if account.truck and datagrams > 0:
+            # Several that were attributed at once count as equally long.
+            each, longer = divmod(size, datagrams)
+            self._sizes[account, direction][each] += datagrams - longer
+            if longer:
+                self._sizes[account, direction][each + 1] += longer

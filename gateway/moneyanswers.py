@@ -29,16 +29,20 @@ class AlarmPage(Struct, frozen=True):
 
 
 class LinkBudget(Struct, frozen=True):
-    """One link's budget in its period; `exhausted_ms` is when the cap is reached by its history, None if it holds.
+    """One link's budget in its period; `exhausted_ms` is when a cap is reached by its history, None if they hold.
 
     `days` are the bytes of each day (UTC) so far, `by_weekday` those expected of a Monday to a Sunday.
     """
 
     link: str
     bytes_max: int | None
+    money_max_milli: int | None
     reserve_bytes: int
+    reserve_milli: int
+    pooled: bool
     used_bytes: int
     left_bytes: int | None
+    left_milli: int | None
     price_per_mb_milli: int
     currency: str
     spent_milli: int

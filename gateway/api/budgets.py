@@ -21,17 +21,23 @@ class BudgetQuery(PageQuery, frozen=True):
 
 
 class LinkBudgetShape(Shape, frozen=True):
-    """One link in its period. `exhausted_ms`: when the cap is reached, by the truck's own weekdays; null if it holds.
+    """One link in its period. `exhausted_ms`: when a cap is reached, by the truck's own weekdays; null if they hold.
 
-    `days` are the bytes of each day (UTC) of the period so far, `by_weekday` those expected of a Monday to a Sunday, on
-    `history_days` days of history; `expected_bytes` and `expected_milli` are of the whole period.
+    Bytes are billed ones; caps are null where there is none, money 0 where no price is known. `pooled`: a cap is the
+    truck's grant of a pool. `days` are the bytes of each day (UTC) of the period so far, `by_weekday` those expected of
+    a Monday to a Sunday, on `history_days` days of history; `expected_bytes` and `expected_milli` are of the whole
+    period.
     """
 
     link: str
     bytes_max: Bytes | None
+    money_max_milli: MoneyMilli | None
     reserve_bytes: Bytes
+    reserve_milli: MoneyMilli
+    pooled: bool
     used_bytes: Bytes
     left_bytes: Bytes | None
+    left_milli: MoneyMilli | None
     price_per_mb_milli: int
     currency: str
     spent_milli: MoneyMilli
@@ -90,14 +96,19 @@ def _shape(call: Call, truck: TruckRecord, budgets: Sequence[LinkBudget]) -> Bud
 
 
 def _link(each: LinkBudget) -> LinkBudgetShape:
+    terms = each.plan.terms
     return LinkBudgetShape(
         link=each.plan.link,
-        bytes_max=each.plan.bytes_max,
-        reserve_bytes=each.plan.reserve_bytes,
+        bytes_max=terms.bytes_max,
+        money_max_milli=terms.money_max_milli,
+        reserve_bytes=terms.reserve_bytes,
+        reserve_milli=terms.reserve_milli,
+        pooled=terms.pooled,
         used_bytes=each.used_bytes,
         left_bytes=each.left_bytes,
-        price_per_mb_milli=each.plan.price_per_mb_milli,
-        currency=each.plan.currency,
+        left_milli=each.left_milli,
+        price_per_mb_milli=terms.tariff.price_per_mb_milli,
+        currency=terms.tariff.currency,
         spent_milli=each.spent_milli,
         exhausted_ms=each.exhausted_ms,
         start_ms=each.plan.start_ms,

@@ -12,7 +12,6 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from gateway.api.auth import VIEWER
-from gateway.api.configs import config_of
 from gateway.api.operations import Call, operation
 from gateway.api.problem import Problem
 from gateway.api.shapes import (
@@ -28,7 +27,11 @@ from gateway.api.shapes import (
 )
 from gateway.api.trucks import known_truck
 from gateway.budgets import month_of, price_milli
-from protocol.documents import LinkConfig
+from gateway.fleetbudgets import config_of
+from gateway.terms import links_of, terms_of
+from protocol.billing import NANO_IN_MILLI
+from protocol.documents import Config
+from protocol.tariffs import Tariff
 from store.fleet.records import LedgerSource, LedgerSum
 
 COLUMNS = ("truck", "link", "precedence", "cause", "direction", "day")
@@ -61,8 +64,8 @@ class LedgerQuery(PageQuery, frozen=True):
 class LedgerLine(Shape, frozen=True):
     """Bytes of one truck, link, precedence, cause and direction; null where the lines are not told apart by that.
 
-    An empty truck is traffic of strangers. Money is what was reported, or else the bytes at the price in the truck's
-    newest configuration; it and the currency are null where no price is known of some of the line's bytes.
+    An empty truck is traffic of strangers. Billed bytes are rounded as the tariff says. Money is what they cost when
+    they were counted, or else what they would cost now; it and the currency are null where no price is known.
     """
 
     truck: str | None
@@ -72,6 +75,7 @@ class LedgerLine(Shape, frozen=True):
     direction: str | None
     bytes: Bytes
     datagrams: int
+    billed_bytes: int
     money_milli: MoneyMilli | None
     currency: str | None
     start_ms: Millis | None
@@ -131,7 +135,7 @@ async def _ledger(call: Call, truck: str | None, query: LedgerQuery) -> LedgerPa
 
 
 async def _priced(call: Call, sums: Sequence[LedgerSum]) -> list[LedgerLine]:
-    prices = await _prices(call, {each.truck for each in sums if each.money_milli == 0})
+    prices = await _prices(call, {each.truck for each in sums if each.money_nano is None})
     return [_line(each, prices.get((each.truck, each.link))) for each in sums]
 
 
@@ -149,6 +153,7 @@ def merged(lines: Sequence[LedgerLine], by: frozenset[str]) -> list[LedgerLine]:
             **kept,
             bytes=each.bytes + (0 if before is None else before.bytes),
             datagrams=each.datagrams + (0 if before is None else before.datagrams),
+            billed_bytes=each.billed_bytes + (0 if before is None else before.billed_bytes),
             money_milli=money,
             currency=each.currency,
             start_ms=each.start_ms,
@@ -170,23 +175,26 @@ def _position(after: str | None) -> int:
     return int(after)
 
 
-async def _prices(call: Call, names: set[str]) -> dict[tuple[str, str], LinkConfig]:
-    """Return the links of these trucks whose price is known, by truck and link."""
-    found: dict[tuple[str, str], LinkConfig] = {}
+async def _prices(call: Call, names: set[str]) -> dict[tuple[str, str], Tariff]:
+    """Return the tariffs of these trucks' links whose price is known now, by truck and link."""
+    found: dict[tuple[str, str], Tariff] = {}
+    read: dict[bytes, Config] = {}
     for name in names - {""}:
         truck = await call.api.fleet.truck(name)
-        config = None if truck is None else await config_of(call, truck)
-        for link in () if config is None else config.links:
-            if link.price_per_mb_milli > 0:
-                found[name, link.name] = link
+        config = None if truck is None else await config_of(call.api.fleet, truck, read)
+        for link in links_of(config):
+            terms = terms_of(config, name, link)
+            if terms.is_priced:
+                found[name, link] = terms.tariff
     return found
 
 
-def _line(each: LedgerSum, priced: LinkConfig | None) -> LedgerLine:
-    money_milli: int | None = each.money_milli
-    currency: str | None = each.currency
-    if money_milli == 0:
-        money_milli = None if priced is None else price_milli(each.bytes, priced.price_per_mb_milli)
+def _line(each: LedgerSum, priced: Tariff | None) -> LedgerLine:
+    if each.money_nano is not None:
+        money_milli: int | None = -(-each.money_nano // NANO_IN_MILLI)
+        currency: str | None = each.currency
+    else:
+        money_milli = None if priced is None else price_milli(each.billed_bytes, priced.price_per_mb_milli)
         currency = None if priced is None else priced.currency
     return LedgerLine(
         truck=each.truck,
@@ -196,6 +204,7 @@ def _line(each: LedgerSum, priced: LinkConfig | None) -> LedgerLine:
         direction=each.direction.value,
         bytes=each.bytes,
         datagrams=each.datagrams,
+        billed_bytes=each.billed_bytes,
         money_milli=money_milli,
         currency=currency,
         start_ms=each.start_ms,

@@ -120,12 +120,13 @@ async def _held(call: Call, truck: TruckRecord, holders: dict[bytes, frozenset[b
 
 
 def _link_quote(budget: LinkBudget, on_wire: int) -> LinkQuote:
-    spendable = None if budget.left_bytes is None else max(0, budget.left_bytes - budget.plan.reserve_bytes)
+    terms = budget.plan.terms
+    spendable = None if budget.left_bytes is None else max(0, budget.left_bytes - terms.reserve_bytes)
     return LinkQuote(
         link=budget.plan.link,
         wire_bytes=on_wire,
-        money_milli=price_milli(on_wire, budget.plan.price_per_mb_milli),
-        currency=budget.plan.currency,
+        money_milli=price_milli(on_wire, terms.tariff.price_per_mb_milli),
+        currency=terms.tariff.currency,
         fits=spendable is None or on_wire <= spendable,
     )
 

@@ -52,30 +52,58 @@ def budget_show(truck: str | None, group: str | None, as_json: bool) -> None:
                 link.link,
                 _used(link),
                 size(link.used_bytes),
-                "no cap" if link.bytes_max is None else size(link.bytes_max),
-                size(link.left_bytes),
-                money(link.spent_milli if link.price_per_mb_milli else None, link.currency),
-                size(link.expected_bytes),
+                _caps(link),
+                _left(link),
+                _money(link, link.spent_milli),
+                f"{size(link.expected_bytes)}{_after(_money(link, link.expected_milli))}",
                 _gone(link, now),
                 sparkline(link.days),
             )
             for each in found
             for link in each.links
         ],
-        empty="no budgets yet: digitruck config set TRUCK links.sat.month_bytes_max=3000000",
+        empty="no budgets yet: digitruck budget set TRUCK budgets.sat.bytes_max=3MB --key NAME",
     )
 
 
 def _used(link: LinkBudget) -> str:
-    if link.bytes_max is None:
-        return ""
-    share = link.used_bytes / link.bytes_max if link.bytes_max else 1.0
-    return f"{bar(share)} {share * 100:3.0f} %"
+    share = max(
+        (used / cap if cap else 1.0)
+        for used, cap in ((link.used_bytes, link.bytes_max), (link.spent_milli, link.money_max_milli), (0, 1))
+        if cap is not None
+    )
+    return f"{bar(share)} {share * 100:3.0f} %" if _capped(link) else ""
+
+
+def _capped(link: LinkBudget) -> bool:
+    return link.bytes_max is not None or link.money_max_milli is not None
+
+
+def _caps(link: LinkBudget) -> str:
+    caps = [] if link.bytes_max is None else [size(link.bytes_max)]
+    if link.money_max_milli is not None:
+        caps.append(money(link.money_max_milli, link.currency))
+    return (", ".join(caps) or "no cap") + (" (pool)" if link.pooled else "")
+
+
+def _left(link: LinkBudget) -> str:
+    left = [] if link.left_bytes is None else [size(link.left_bytes)]
+    if link.left_milli is not None:
+        left.append(money(link.left_milli, link.currency))
+    return ", ".join(left) or "-"
+
+
+def _money(link: LinkBudget, milli: int) -> str:
+    return money(milli if milli or link.price_per_mb_milli else None, link.currency)
+
+
+def _after(text: str) -> str:
+    return "" if text == money(None, None) else f", {text}"
 
 
 def _gone(link: LinkBudget, now: int) -> str:
     """Return until when a budget lasts, as people say it."""
-    if link.bytes_max is None:
+    if not _capped(link):
         return "-"
     if link.exhausted_ms is None:
         return f"lasts ({(link.end_ms - now) // _DAY_MS} days)"

@@ -7,10 +7,10 @@ are only ever added to. Bytes of strangers count too, under the truck "".
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, Final
 
-from sqlalchemy import func, literal_column, select
+from sqlalchemy import Select, func, literal_column, select
 
 from protocol.numbers import Precedence
 from store.fleet.database import FleetPart
@@ -19,7 +19,7 @@ from store.fleet.records import DayUse, Direction, LedgerEntry, LedgerSource, Le
 from store.fleet.tables import ledger_lines
 
 _PLACE: Final = ("source", "truck", "hour_ms", "link", "precedence", "cause", "direction", "currency")
-_COUNTS: Final = ("bytes", "datagrams", "money_milli")
+_COUNTS: Final = ("bytes", "datagrams", "billed_bytes", "money_nano")
 _LINE: Final = ("truck", "link", "precedence", "cause", "direction", "currency")
 
 
@@ -72,39 +72,34 @@ class Ledger(FleetPart):
         Days of [since_ms, until_ms) on which nothing was carried are left out.
         """
         start = (ledger_lines.c.hour_ms - ledger_lines.c.hour_ms % literal_column(str(DAY_MS))).label("start_ms")
-        line = (ledger_lines.c.truck, ledger_lines.c.link)
-        sums = [func.sum(ledger_lines.c[name]).label(name) for name in ("bytes", "datagrams")]
-        query = (
-            select(*line, start, *sums)
-            .where(
-                ledger_lines.c.source == LedgerSource.GATEWAY.value,
-                ledger_lines.c.truck.in_(trucks),
-                ledger_lines.c.hour_ms >= since_ms,
-                ledger_lines.c.hour_ms < until_ms,
-            )
-            .group_by(*line, start)
-        )
+        query = _use(trucks, since_ms, until_ms).add_columns(start).group_by(start)
         found: dict[tuple[str, str], dict[int, DayUse]] = {}
         async with self._database.read() as connection:
             for row in (await connection.execute(query)).mappings():
-                use = DayUse(int(row["bytes"]), int(row["datagrams"]))
-                found.setdefault((row["truck"], row["link"]), {})[row["start_ms"] // DAY_MS] = use
+                found.setdefault((row["truck"], row["link"]), {})[row["start_ms"] // DAY_MS] = _day_use(row)
         return found
 
+    async def ledger_use(self, trucks: Sequence[str], since_ms: int, until_ms: int) -> dict[tuple[str, str], DayUse]:
+        """Return what trucks used of each link in the hours that start in [since_ms, until_ms)."""
+        async with self._database.read() as connection:
+            found = (await connection.execute(_use(trucks, since_ms, until_ms))).mappings()
+            return {(row["truck"], row["link"]): _day_use(row) for row in found}
+
     async def _write(self, entries: Sequence[LedgerEntry], source: LedgerSource) -> None:
-        lines: dict[tuple[Any, ...], list[int]] = {}
+        lines: dict[tuple[Any, ...], LedgerEntry] = {}
         for entry in entries:
-            counts = lines.setdefault(_place(entry, source), [0, 0, 0])
-            for index, name in enumerate(_COUNTS):
-                counts[index] += getattr(entry, name)
+            place = _place(entry, source)
+            lines[place] = _plus(lines.get(place), entry)
         if not lines:
             return
         rows = [
-            dict(zip((*_PLACE, *_COUNTS), (*place, *counts), strict=True)) for place, counts in sorted(lines.items())
+            dict(zip(_PLACE, place, strict=True)) | {name: getattr(line, name) for name in _COUNTS}
+            for place, line in sorted(lines.items(), key=lambda item: item[0])
         ]
         statement = self._database.insert(ledger_lines)
         new, old = statement.excluded, ledger_lines.c
         if source is LedgerSource.GATEWAY:
+            # One place has one currency, and "" has no money: a sum is never of both.
             merge = statement.on_conflict_do_update(
                 index_elements=list(_PLACE), set_={name: old[name] + new[name] for name in _COUNTS}
             )
@@ -116,6 +111,19 @@ class Ledger(FleetPart):
             )
         async with self._database.write() as transaction:
             await transaction.execute(merge, rows)
+
+
+def _plus(before: LedgerEntry | None, entry: LedgerEntry) -> LedgerEntry:
+    """Return an entry with another one of its place added; its counts as the table has them."""
+    if (entry.money_nano is None) != (not entry.currency):
+        raise ValueError("money has a currency, and what has none has no money")
+    if entry.billed_bytes is None:
+        entry = replace(entry, billed_bytes=entry.bytes)
+    if before is None:
+        return entry
+    sums = {name: getattr(before, name) + getattr(entry, name) for name in _COUNTS[:-1]}
+    money = None if before.money_nano is None or entry.money_nano is None else before.money_nano + entry.money_nano
+    return replace(entry, **sums, money_nano=money)
 
 
 def _place(entry: LedgerEntry, source: LedgerSource) -> tuple[Any, ...]:
@@ -137,5 +145,24 @@ def _sum(row: Any) -> LedgerSum:
     values["precedence"] = Precedence(row["precedence"])
     values["direction"] = Direction(row["direction"])
     for name in _COUNTS:
-        values[name] = int(row[name])  # PostgreSQL sums bigints to a decimal
+        values[name] = None if row[name] is None else int(row[name])  # PostgreSQL sums bigints to a decimal
     return LedgerSum(**values)
+
+
+def _use(trucks: Sequence[str], since_ms: int, until_ms: int) -> Select[Any]:
+    line = (ledger_lines.c.truck, ledger_lines.c.link)
+    sums = [func.sum(ledger_lines.c[name]).label(name) for name in _COUNTS]
+    return (
+        select(*line, *sums)
+        .where(
+            ledger_lines.c.source == LedgerSource.GATEWAY.value,
+            ledger_lines.c.truck.in_(trucks),
+            ledger_lines.c.hour_ms >= since_ms,
+            ledger_lines.c.hour_ms < until_ms,
+        )
+        .group_by(*line)
+    )
+
+
+def _day_use(row: Any) -> DayUse:
+    return DayUse(*(int(row[name] or 0) for name in _COUNTS))

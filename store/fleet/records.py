@@ -188,7 +188,10 @@ class LedgerSource(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LedgerEntry:
-    """Bytes on a link at `at_ms`; the ledger adds them up by the hour (UTC). `truck` may be "" for strangers' bytes."""
+    """Bytes on a link at `at_ms`; the ledger adds them up by the hour (UTC). `truck` may be "" for strangers' bytes.
+
+    `billed_bytes` are those that the provider counts, money is in billionths of `currency`; None and "" if not known.
+    """
 
     truck: str
     link: str
@@ -198,8 +201,9 @@ class LedgerEntry:
     at_ms: int
     bytes: int
     datagrams: int
-    money_milli: int = 0
-    currency: str = "USD"
+    billed_bytes: int | None = None  # None: as many as were carried
+    money_nano: int | None = None
+    currency: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,16 +218,19 @@ class LedgerSum:
     currency: str
     bytes: int
     datagrams: int
-    money_milli: int
+    billed_bytes: int
+    money_nano: int | None
     start_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class DayUse:
-    """What a link carried in a day, both ways."""
+    """What a link carried in a day or another span, both ways; `nano` is the money that is known of it."""
 
     bytes: int = 0
     datagrams: int = 0
+    billed: int = 0
+    nano: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -357,7 +357,8 @@ ledger_lines = Table(
     Column("currency", Text, primary_key=True),
     Column("bytes", BigInteger, nullable=False),
     Column("datagrams", BigInteger, nullable=False),
-    Column("money_milli", BigInteger, nullable=False),
+    Column("billed_bytes", BigInteger, nullable=False),
+    Column("money_nano", BigInteger),
     sqlite_with_rowid=False,
 )
 

@@ -10,6 +10,7 @@ import pytest
 from gateway.budgets import MB, LinkPlan, link_budget
 from gateway.budgetwatch import BudgetWatch, notes_of
 from gateway.forecast import DAY_MS
+from gateway.terms import terms_of
 from protocol import cose
 from protocol.documents import LinkConfig
 from protocol.numbers import DocumentKind, Precedence
@@ -18,15 +19,16 @@ from store.fleet.records import DayUse, Direction, DocumentRecord, LedgerEntry, 
 from tests.gateway.fleets import NOW_MS, Signers, add_truck
 
 START_MS = round(datetime(2026, 11, 1, tzinfo=UTC).timestamp() * 1000)
-PLAN = LinkPlan("sat", START_MS, START_MS + 30 * DAY_MS, 1_000)
+TERMS = terms_of(None, "ke-arrow", "sat")
+PLAN = LinkPlan(replace(TERMS, bytes_max=1_000), START_MS, START_MS + 30 * DAY_MS)
 TRUCK = TruckRecord("ke-arrow", "kenya", b"", b"", b"", enrolled_ms=START_MS)
 
 
 def rules(used: list[int], truck: TruckRecord = TRUCK, plan: LinkPlan = PLAN) -> list[str]:
     """Return the rules that hold when the days of the month so far used this, at the end of the last of them."""
-    history = {START_MS // DAY_MS + day: DayUse(count, 1) for day, count in enumerate(used)}
+    history = {START_MS // DAY_MS + day: DayUse(count, 1, count) for day, count in enumerate(used)}
     now_ms = START_MS + len(used) * DAY_MS
-    budget = link_budget(plan, history, now_ms=now_ms, begun_ms=truck.enrolled_ms)
+    budget = link_budget(plan, history, DayUse(billed=sum(used)), now_ms=now_ms, begun_ms=truck.enrolled_ms)
     return [each.rule for each in notes_of(truck, budget, now_ms)]
 
 
@@ -44,7 +46,7 @@ def test_what_will_be_gone_too_early_is_one_and_needs_some_days_of_history() -> 
 
 
 def test_neither_a_link_without_a_cap_nor_a_truck_that_was_shut_out_raises_one() -> None:
-    assert rules([9_999] * 5, plan=replace(PLAN, bytes_max=None)) == []
+    assert rules([9_999] * 5, plan=replace(PLAN, terms=TERMS)) == []
     assert rules([9_999] * 5, replace(TRUCK, revoked_ms=START_MS)) == []
 
 

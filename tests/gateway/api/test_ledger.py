@@ -85,7 +85,9 @@ async def test_budgets_of_all_trucks_are_paged(world: World) -> None:
 
 async def test_money_is_what_was_reported_or_follows_the_signed_price_or_is_not_known(world: World) -> None:
     fleet = world.gateway.fleet
-    paid = LedgerEntry("ke-arrow", "sat", Precedence.FLASH, "event", Direction.UP, NOW_MS, 10, 1, 77, "EUR")
+    paid = LedgerEntry(
+        "ke-arrow", "sat", Precedence.FLASH, "event", Direction.UP, NOW_MS, 10, 1, None, 77_000_000, "EUR"
+    )
     stranger = LedgerEntry("", "", Precedence.NORMAL, "stranger", Direction.UP, NOW_MS, 10, 1)
     await fleet.ledger_add([paid, stranger])
     lines = {

@@ -20,9 +20,21 @@ def spent(trusted: RunningGateway) -> RunningGateway:
         at = now_ms()
         await trusted.fleet.ledger_add(
             [
-                LedgerEntry("ke-arrow", "sat", Precedence.NORMAL, "telemetry", Direction.UP, at, 1_500, 3, 13_500),
-                LedgerEntry("ke-arrow", "lte", Precedence.BULK, "content", Direction.DOWN, at, 2_000_000, 1_600, 0),
-                LedgerEntry("", "", Precedence.BULK, "stranger", Direction.UP, at, 60, 1, 0, ""),
+                LedgerEntry(
+                    "ke-arrow",
+                    "sat",
+                    Precedence.NORMAL,
+                    "telemetry",
+                    Direction.UP,
+                    at,
+                    1_500,
+                    3,
+                    None,
+                    13_500_000_000,
+                    "USD",
+                ),
+                LedgerEntry("ke-arrow", "lte", Precedence.BULK, "content", Direction.DOWN, at, 2_000_000, 1_600),
+                LedgerEntry("", "", Precedence.BULK, "stranger", Direction.UP, at, 60, 1),
             ]
         )
 

@@ -2,19 +2,21 @@
 
 from dataclasses import replace
 
+import pytest
+
 from protocol.numbers import Precedence
 from store.fleet.evidence import DAY_MS, HOUR_MS
 from store.fleet.fleet import FleetStore
-from store.fleet.records import Direction, LedgerEntry, LedgerSource
+from store.fleet.records import DayUse, Direction, LedgerEntry, LedgerSource
 
-ENTRY = LedgerEntry("ke-arrow", "sat", Precedence.NORMAL, "upload", Direction.UP, 5, 612, 1, 40)
+ENTRY = LedgerEntry("ke-arrow", "sat", Precedence.NORMAL, "upload", Direction.UP, 5, 612, 1, 640, 40, "USD")
 
 
 async def test_bytes_are_added_up_by_the_hour(fleet: FleetStore) -> None:
     await fleet.ledger_add([ENTRY, ENTRY, replace(ENTRY, at_ms=HOUR_MS + 1)])
     await fleet.ledger_add([replace(ENTRY, at_ms=HOUR_MS - 1, bytes=8)])
     hours = await fleet.ledger("ke-arrow", step_ms=HOUR_MS)
-    assert [(each.start_ms, each.bytes, each.datagrams, each.money_milli) for each in hours] == [
+    assert [(each.start_ms, each.bytes, each.datagrams, each.money_nano) for each in hours] == [
         (0, 612 * 2 + 8, 3, 120),
         (HOUR_MS, 612, 1, 40),
     ]
@@ -50,3 +52,20 @@ async def test_what_a_truck_reports_again_counts_once(fleet: FleetStore) -> None
     (counted,) = await fleet.ledger()
     assert (reported.bytes, counted.bytes) == (300, 612)
     await fleet.ledger_add([])
+
+
+async def test_days_and_spans_have_what_each_link_used_and_was_billed(fleet: FleetStore) -> None:
+    down = replace(ENTRY, direction=Direction.DOWN, billed_bytes=None, money_nano=None, currency="")
+    await fleet.ledger_add([ENTRY, down, replace(ENTRY, link="lte", at_ms=DAY_MS), replace(ENTRY, truck="tz-arrow")])
+    sat = DayUse(2 * 612, 2, 640 + 612, 40)
+    assert await fleet.ledger_days(["ke-arrow"], 0, 2 * DAY_MS) == {
+        ("ke-arrow", "sat"): {0: sat},
+        ("ke-arrow", "lte"): {1: DayUse(612, 1, 640, 40)},
+    }
+    assert await fleet.ledger_use(["ke-arrow"], 0, HOUR_MS) == {("ke-arrow", "sat"): sat}
+    assert await fleet.ledger_use(["ke-arrow"], 2 * DAY_MS, 3 * DAY_MS) == {}
+
+
+async def test_money_without_a_currency_is_refused(fleet: FleetStore) -> None:
+    with pytest.raises(ValueError, match="currency"):
+        await fleet.ledger_add([replace(ENTRY, currency="")])
