@@ -1,29 +1,37 @@
-"""What may still be spent on a link: monthly caps in bytes, with a part that only flash may touch. Pure arithmetic.
+"""What may still be spent in a period: caps, with a part that only flash may touch. Pure arithmetic.
 
-A period is a calendar month in UTC, written year * 100 + month. What is spent counts in two sums, flash and all other
-precedences: the others together never reach into the reserve, and all together never pass the cap.
-Deliberately absent: money, tariffs, pacing within the month, carry-over.
+An account counts in units: billed bytes, or billionths of a currency. What is spent counts in two sums, flash and all
+other precedences: the others together never reach into the reserve, and all together never pass the cap. Here is the
+promise that nothing breaks; `protocol.allowance` says what of it each precedence should use now.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Final, Self
 
+from protocol.billing import civil
 from protocol.documents import LinkConfig
 from protocol.errors import BudgetExceededError
 from protocol.numbers import Precedence
+from protocol.windows import DAY_S
 
-_DAY_S = 86_400
-_DAYS_IN_400_YEARS = 146_097
+# What may be spent on asking the gateway, after each start, when earlier spending is not known: else a truck without a
+# reserve would be mute for ever.
+ASKING_BYTES: Final = 4_096
 
 
 @dataclass(frozen=True, slots=True)
 class Cap:
-    """The most bytes in a period (None: no cap), of which `reserve_bytes` are for flash alone."""
+    """The most units in a period (None: no cap), of which `reserve_units` are for flash alone.
 
-    bytes_max: int | None
-    reserve_bytes: int = 0
+    `unit` is about what a byte takes (1 in an account of bytes), `asking` what it takes to ask the gateway.
+    """
+
+    units_max: int | None
+    reserve_units: int = 0
+    unit: int = 1
+    asking: int = ASKING_BYTES
 
     @classmethod
     def of(cls, link: LinkConfig) -> Self:
@@ -36,7 +44,7 @@ UNCAPPED = Cap(None)
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """Bytes spent, or promised to somebody, in a period: by flash, and by all other precedences."""
+    """Units spent, or promised to somebody, in a period: by flash, and by all other precedences."""
 
     flash: int = 0
     other: int = 0
@@ -46,48 +54,48 @@ class Spent:
         """Both sums together."""
         return self.flash + self.other
 
+    @classmethod
+    def by(cls, precedence: Precedence, units: int) -> Self:
+        """Return what one precedence spent."""
+        return cls(units, 0) if precedence is Precedence.FLASH else cls(0, units)
 
-def allowed_bytes(cap: Cap, spent: Spent, precedence: Precedence, *, in_doubt: bool = False) -> int | None:
-    """Return how many more bytes this precedence may spend in the period; None when there is no cap.
+    def __add__(self, other: Spent) -> Spent:
+        return Spent(self.flash + other.flash, self.other + other.other)
+
+
+def allowed_units(cap: Cap, spent: Spent, precedence: Precedence, *, in_doubt: bool = False) -> int | None:
+    """Return how many more units this precedence may spend in the period; None when there is no cap.
 
     `in_doubt`: earlier spending in this period was forgotten (the ledger was lost or is an old copy). Then only flash
     goes on, within the reserve: the rest of the cap may be used up already.
     """
-    if cap.bytes_max is None:
+    if cap.units_max is None:
         return None
     if precedence is Precedence.FLASH:
-        within = cap.bytes_max - spent.total
-        return max(0, min(within, cap.reserve_bytes - spent.flash) if in_doubt else within)
+        within = cap.units_max - spent.total
+        return max(0, min(within, cap.reserve_units - spent.flash) if in_doubt else within)
     if in_doubt:
         return 0
-    return max(0, min(cap.bytes_max - spent.total, cap.bytes_max - cap.reserve_bytes - spent.other))
+    return max(0, min(cap.units_max - spent.total, cap.units_max - cap.reserve_units - spent.other))
 
 
-def slice_bytes(
-    cap: Cap, spent: Spent, precedence: Precedence, need_bytes: int, wish_bytes: int, *, in_doubt: bool = False
-) -> int:
-    """Return how many bytes to reserve at once: `wish_bytes` where the cap allows, never less than `need_bytes`.
+def slice_units(cap: Cap, spent: Spent, precedence: Precedence, need: int, wish: int, *, in_doubt: bool = False) -> int:
+    """Return how many units to reserve at once: the wish where the cap allows, never less than the need.
 
     Raises `BudgetExceededError` when even the need is more than may be spent.
     """
-    allowed = allowed_bytes(cap, spent, precedence, in_doubt=in_doubt)
+    allowed = allowed_units(cap, spent, precedence, in_doubt=in_doubt)
     if allowed is None:
-        return max(need_bytes, wish_bytes)
-    if need_bytes > allowed:
-        raise BudgetExceededError(f"{need_bytes} bytes of {precedence.name.lower()}: the budget holds {allowed} more")
-    return min(allowed, max(need_bytes, wish_bytes))
+        return max(need, wish)
+    if need > allowed:
+        raise BudgetExceededError(f"{need} of {precedence.name.lower()}: the budget holds {allowed} more")
+    return min(allowed, max(need, wish))
 
 
 def period_of(now_s: int) -> int:
-    """Return the period of a Unix time in seconds (0 or later)."""
-    # Count days from 1 March of year 0, so that the leap day ends a year (proleptic Gregorian calendar).
-    days = now_s // _DAY_S + 719_468
-    era, day_of_era = divmod(days, _DAYS_IN_400_YEARS)
-    year_of_era = (day_of_era - day_of_era // 1_460 + day_of_era // 36_524 - day_of_era // 146_096) // 365
-    day_of_year = day_of_era - (365 * year_of_era + year_of_era // 4 - year_of_era // 100)
-    month_from_march = (5 * day_of_year + 2) // 153
-    month = month_from_march + 3 if month_from_march < 10 else month_from_march - 9
-    return (era * 400 + year_of_era + (month <= 2)) * 100 + month
+    """Return the calendar month (UTC) of a Unix time in seconds (0 or later), as year * 100 + month."""
+    year, month, _ = civil(now_s // DAY_S)
+    return year * 100 + month
 
 
 @dataclass(frozen=True, slots=True)

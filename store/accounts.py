@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+from protocol.billing import Cost
 from protocol.budget import Spent
 from protocol.numbers import Precedence
 from store.database import Database, Sql
@@ -13,6 +14,43 @@ from store.database import Database, Sql
 # The cause under which a crash books what was left of a slice, and damage what only the marks remember.
 CAUSE_CRASH = "crash"
 CAUSE_RECOVERED = "recovered"
+# The cause under which a period whose rule changed brings along what was spent before.
+CAUSE_CARRIED = "carried"
+# The account of a link's money; no link has such a name.
+_MONEY = "/money"
+
+
+def accounts_of(link: str) -> tuple[str, str]:
+    """Return a link's account of billed bytes, and that of money in billionths of its currency."""
+    return link, link + _MONEY
+
+
+def is_money(account: str) -> bool:
+    """Return whether an account is one of money."""
+    return account.endswith(_MONEY)
+
+
+def link_of(account: str) -> str:
+    """Return whose account it is."""
+    return account.removesuffix(_MONEY)
+
+
+class CostKey(NamedTuple):
+    """What a cost is sorted under, besides its period and link."""
+
+    precedence: Precedence
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class CostTotal:
+    """Billed bytes and money (billionths of the link's currency) of one kind."""
+
+    period: int
+    link: str
+    precedence: Precedence
+    cause: str
+    cost: Cost
 
 
 class Key(NamedTuple):
@@ -38,7 +76,7 @@ class Total:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """One link in one period, in bytes: spent, the part of that which is undated, and held in slices."""
+    """One account in one period, in its units: spent, the part of that which is undated, and held in slices."""
 
     flash: int = 0
     other: int = 0
@@ -80,6 +118,42 @@ class Accounts:
             if not self._database.update("ledger_entries", where, row, **more):
                 self._database.insert("ledger_entries", {**row, "bytes": byte_count, "datagrams": datagrams})
 
+    def add_costs(self, period: int, link: str, costs: Mapping[CostKey, Cost]) -> None:
+        """Add costs to what was billed under the same key."""
+        where = "period = :period AND link = :link AND precedence = :precedence AND cause = :cause"
+        for key, cost in costs.items():
+            row: dict[str, Any] = {
+                "period": period,
+                "link": link,
+                "precedence": int(key.precedence),
+                "cause": key.cause,
+            }
+            more = {"billed": Sql(f"billed + {cost.billed:d}"), "nano": Sql(f"nano + {cost.nano:d}")}
+            if not self._database.update("ledger_costs", where, row, **more):
+                self._database.insert("ledger_costs", {**row, "billed": cost.billed, "nano": cost.nano})
+
+    def carry_costs(self, last: int, period: int, link: str, cause: str) -> None:
+        """Note in another period what was billed in the last one, by precedence."""
+        if last == period:
+            return
+        sums: dict[CostKey, Cost] = {}
+        for each in self.costs(last):
+            if each.link == link:
+                key = CostKey(each.precedence, cause)
+                sums[key] = sums.get(key, Cost()) + each.cost
+        self.add_costs(period, link, sums)
+
+    def costs(self, period: int | None) -> tuple[CostTotal, ...]:
+        """Return what was billed in a period (None: in all)."""
+        sql = (
+            "SELECT period, link, precedence, cause, billed, nano FROM ledger_costs "
+            "WHERE :period IS NULL OR period = :period ORDER BY period, link, precedence, cause"
+        )
+        return tuple(
+            CostTotal(when, link, Precedence(precedence), cause, Cost(billed, nano))
+            for when, link, precedence, cause, billed, nano in self._database.rows(sql, {"period": period})
+        )
+
     def settle_held(self, period: int, link: str) -> Account:
         """Count what an account holds in slices as spent; return the account as it was."""
         old = self.get(period, link)
@@ -113,10 +187,11 @@ class Accounts:
             self._book_lost(period, link, CAUSE_RECOVERED, lacking)
         return lacking.total
 
-    def date(self, period: int) -> None:
-        """Note that everything booked in a period is certainly of that period."""
+    def date(self, period: int, link: str) -> None:
+        """Note that everything booked in a period of an account is certainly of that period."""
+        where = "period = :period AND link = :link"
         self._database.update(
-            "ledger_accounts", "period = :period", {"period": period}, undated_flash=0, undated_other=0
+            "ledger_accounts", where, {"period": period, "link": link}, undated_flash=0, undated_other=0
         )
 
     def totals(self, period: int | None) -> tuple[Total, ...]:
@@ -133,9 +208,11 @@ class Accounts:
         )
 
     def _book_lost(self, period: int, link: str, cause: str, lost: Spent) -> None:
-        bookings = {
-            Key(precedence, cause, "sent"): (byte_count, 0)
-            for precedence, byte_count in ((Precedence.FLASH, lost.flash), (Precedence.NORMAL, lost.other))
-            if byte_count
+        by = [(Precedence.FLASH, lost.flash), (Precedence.NORMAL, lost.other)]
+        by = [(precedence, units) for precedence, units in by if units]
+        costs = {
+            CostKey(precedence, cause): Cost(0, units) if is_money(link) else Cost(units) for precedence, units in by
         }
-        self.add(period, link, bookings)
+        self.add_costs(period, link_of(link), costs)
+        if not is_money(link):
+            self.add(period, link, {Key(precedence, cause, "sent"): (units, 0) for precedence, units in by})

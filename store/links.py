@@ -11,8 +11,9 @@ from typing import Final
 from protocol.budget import Cap
 from store.contexts import Contexts
 from store.database import Database, Entropy, open_database
-from store.ledger import SLICE_BYTES, Ledger
+from store.ledger import Ledger
 from store.marks import Marks
+from store.purses import SLICE_BYTES
 from store.schema import LINKS
 
 LINKS_SHARE_BYTES: Final = 8 << 20

@@ -146,6 +146,17 @@ def l001_links(db: SqliteDatabase) -> None:
     )
 
 
+@_LINKS()
+def l002_costs(db: SqliteDatabase) -> None:
+    """Make the table of what the provider counts: billed bytes, and money in billionths of the link's currency."""
+    db.execute(
+        """CREATE TABLE ledger_costs (
+             period INTEGER NOT NULL, link TEXT NOT NULL, precedence INTEGER NOT NULL, cause TEXT NOT NULL,
+             billed INTEGER NOT NULL, nano INTEGER NOT NULL, row_hash BLOB NOT NULL,
+             PRIMARY KEY (period, link, precedence, cause)) STRICT"""
+    )
+
+
 STATE = Schema(
     "state",
     _STATE,
@@ -155,4 +166,4 @@ STATE = Schema(
     ),
 )
 # Contexts are not salvaged: a sequence number that may be old is a nonce used twice. EDHOC makes new ones.
-LINKS = Schema("links", _LINKS, salvaged=("ledger_entries", "ledger_accounts", "settings", "incidents"))
+LINKS = Schema("links", _LINKS, salvaged=("ledger_entries", "ledger_accounts", "ledger_costs", "settings", "incidents"))

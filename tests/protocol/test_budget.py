@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.budget import UNCAPPED, Cap, Spent, Turn, allowed_bytes, period_of, slice_bytes, turn
+from protocol.budget import UNCAPPED, Cap, Spent, Turn, allowed_units, period_of, slice_units, turn
 from protocol.documents import LinkConfig
 from protocol.errors import BudgetExceededError
 from protocol.numbers import Precedence
@@ -29,9 +29,9 @@ FLASH, NORMAL = Precedence.FLASH, Precedence.NORMAL
     ],
 )
 def test_what_each_may_still_spend(cap: Cap, spent: Spent, flash: int | None, normal: int | None) -> None:
-    assert allowed_bytes(cap, spent, FLASH) == flash
+    assert allowed_units(cap, spent, FLASH) == flash
     for precedence in (Precedence.PRIORITY, NORMAL, Precedence.BULK):
-        assert allowed_bytes(cap, spent, precedence) == normal
+        assert allowed_units(cap, spent, precedence) == normal
 
 
 @pytest.mark.parametrize(
@@ -48,18 +48,18 @@ def test_what_each_may_still_spend(cap: Cap, spent: Spent, flash: int | None, no
 def test_in_doubt_only_flash_goes_on_within_the_reserve(
     cap: Cap, spent: Spent, flash: int | None, normal: int | None
 ) -> None:
-    assert allowed_bytes(cap, spent, FLASH, in_doubt=True) == flash
-    assert allowed_bytes(cap, spent, NORMAL, in_doubt=True) == normal
+    assert allowed_units(cap, spent, FLASH, in_doubt=True) == flash
+    assert allowed_units(cap, spent, NORMAL, in_doubt=True) == normal
 
 
 def test_a_slice_shrinks_to_what_is_left_and_never_below_the_need() -> None:
     cap = Cap(1000)
-    assert slice_bytes(cap, Spent(), NORMAL, 10, 600) == 600
-    assert slice_bytes(cap, Spent(0, 600), NORMAL, 10, 600) == 400
-    assert slice_bytes(cap, Spent(), NORMAL, 700, 600) == 700
-    assert slice_bytes(UNCAPPED, Spent(0, 10**9), NORMAL, 700, 600) == 700
+    assert slice_units(cap, Spent(), NORMAL, 10, 600) == 600
+    assert slice_units(cap, Spent(0, 600), NORMAL, 10, 600) == 400
+    assert slice_units(cap, Spent(), NORMAL, 700, 600) == 700
+    assert slice_units(UNCAPPED, Spent(0, 10**9), NORMAL, 700, 600) == 700
     with pytest.raises(BudgetExceededError, match="holds 400"):
-        slice_bytes(cap, Spent(0, 600), NORMAL, 401, 600)
+        slice_units(cap, Spent(0, 600), NORMAL, 401, 600)
 
 
 amounts = st.integers(0, 3_000)
@@ -74,9 +74,9 @@ def test_no_order_of_asking_ever_passes_the_cap_or_the_reserve(bytes_max, reserv
     cap, spent = Cap(bytes_max, reserve), Spent()
     for precedence, need, wish, in_doubt in asks:
         try:
-            amount = slice_bytes(cap, spent, precedence, need, wish, in_doubt=in_doubt)
+            amount = slice_units(cap, spent, precedence, need, wish, in_doubt=in_doubt)
         except BudgetExceededError:
-            allowed = allowed_bytes(cap, spent, precedence, in_doubt=in_doubt)
+            allowed = allowed_units(cap, spent, precedence, in_doubt=in_doubt)
             assert allowed is not None
             assert need > allowed
             continue

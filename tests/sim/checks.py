@@ -351,8 +351,8 @@ class Checks:
 
 def _booked(edge: SimEdge, link: str, *, with_lost: bool = False) -> int:
     """Return the bytes booked on a link over all periods, without what a crash took for spent."""
-    totals = edge.ledger._accounts.totals(None)
-    book = edge.ledger._books[link]
+    totals = edge.ledger.purses.accounts.totals(None)
+    book = edge.ledger.purses.books[link]
     fresh = sum(byte_count for byte_count, _ in book.bookings.values())
     lost = () if with_lost else ("crash", "recovered")
     return fresh + sum(each.bytes_ip for each in totals if each.link == link and each.cause not in lost)

@@ -22,9 +22,9 @@ import store.contexts
 import store.database
 import store.files
 import store.identity
-import store.ledger
 import store.marks
 import store.parcels
+import store.purses
 import store.salvage
 import store.staging
 from store.fleet.evidence import IngestResult, IngestStatus
@@ -106,13 +106,13 @@ def _deduplication_by_link() -> AbstractContextManager[None]:
 
 def _reservation_in_memory() -> AbstractContextManager[None]:
     """A slice of the budget is used before it is written down."""
-    real = store.ledger.Ledger._new_slice
+    real = store.purses.Purses._new_slices
 
-    def new_slice(self: Any, *arguments: Any) -> None:
+    def new_slices(self: Any, *arguments: Any) -> None:
         with _put(self, "_commit", lambda links: None):
             real(self, *arguments)
 
-    return _put(store.ledger.Ledger, "_new_slice", new_slice)
+    return _put(store.purses.Purses, "_new_slices", new_slices)
 
 
 def _rollback_unchecked() -> AbstractContextManager[None]:
