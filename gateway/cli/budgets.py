@@ -5,18 +5,33 @@ from __future__ import annotations
 import click
 
 from gateway.cli.bars import bar, sparkline
+from gateway.cli.budgetset import budget_history, budget_set
+from gateway.cli.configs import addressee_of, newest_config, say_lines
 from gateway.cli.ledger import money
-from gateway.cli.output import examples, json_option, print_json, print_table, size
+from gateway.cli.output import CommandError, examples, json_option, print_json, print_table, size
 from gateway.cli.session import gateway
+from gateway.cli.settings import settings_of, to_toml
+from gateway.cli.spending import spending_of
 from gateway.cli.times import now_ms
+from gateway.client import SyncClient
 from gateway.moneyanswers import Budget, LinkBudget
 
 _DAY_MS = 86_400_000
 
 
-@click.group(epilog=examples("digitruck budget show", "digitruck budget show ke-arrow"))
+@click.group(
+    epilog=examples(
+        "digitruck budget show ke-arrow",
+        "digitruck budget set ke-arrow tariffs.sat.price_per_mb=5.50 budgets.sat.bytes_max=3MB --key asha",
+        "digitruck budget history ke-arrow",
+    )
+)
 def budget() -> None:
-    """What each link may cost in its period, and what is left of it."""
+    """What links cost, how much of it may be spent, what is left, and until when it lasts."""
+
+
+budget.add_command(budget_set)
+budget.add_command(budget_history)
 
 
 @budget.command(
@@ -26,19 +41,26 @@ def budget() -> None:
         "digitruck budget show ke-arrow",
         "digitruck budget show --group kenya",
         "digitruck budget show --json",
+        "digitruck budget show ke-arrow --toml > tariffs.toml",
     ),
 )
 @click.argument("truck", required=False)
 @click.option("--group", help="The trucks of a group.")
+@click.option("--toml", "as_toml", is_flag=True, help="The tariffs and budgets in force, as `budget set --file` takes.")
 @json_option
-def budget_show(truck: str | None, group: str | None, as_json: bool) -> None:
+def budget_show(truck: str | None, group: str | None, as_toml: bool, as_json: bool) -> None:
     """Show what is left for every truck, for TRUCK or for a group, day by day, and when it will be gone.
 
     The date follows from what the truck used on each weekday of the last eight weeks.
     """
     if truck is not None and group is not None:
         raise click.UsageError("name either a TRUCK or a --group")
+    if as_toml and as_json:
+        raise click.UsageError("give either --toml or --json")
     with gateway() as client:
+        if as_toml:
+            _print_toml(client, truck, group)
+            return
         found: list[Budget] = [client.budget(truck)] if truck is not None else client.budgets(group=group)
     if as_json:
         print_json(found)
@@ -64,6 +86,14 @@ def budget_show(truck: str | None, group: str | None, as_json: bool) -> None:
         ],
         empty="no budgets yet: digitruck budget set TRUCK budgets.sat.bytes_max=3MB --key NAME",
     )
+
+
+def _print_toml(client: SyncClient, truck: str | None, group: str | None) -> None:
+    config = newest_config(client, addressee_of(truck, group)).config
+    lines = to_toml(spending_of(settings_of(config)))
+    if not lines:
+        raise CommandError("no tariffs or budgets were set: digitruck budget set --help has examples")
+    say_lines(lines.splitlines())
 
 
 def _used(link: LinkBudget) -> str:

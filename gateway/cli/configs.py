@@ -64,14 +64,14 @@ def config() -> None:
 def config_show(truck: str | None, group: str | None, as_json: bool) -> None:
     """Print the newest configuration as TOML, which `config set` takes back."""
     with gateway() as client:
-        found = _newest(client, _addressee(truck, group))
+        found = newest_config(client, addressee_of(truck, group))
         outcome = client.config(truck) if truck is not None and found.row is not None else None
     if as_json:
         print_json({"document": found.row, "settings": settings_of(found.config)})
         return
     if found.config is None or found.row is None:
-        raise CommandError(f"no configuration was set for {_title(found.addressee)}: digitruck config set")
-    note(f"version {found.config.version} for {_title(found.config.addressee)}, put {instant(found.row.received_ms)}")
+        raise CommandError(f"no configuration was set for {title_of(found.addressee)}: digitruck config set")
+    note(f"version {found.config.version} for {title_of(found.config.addressee)}, put {instant(found.row.received_ms)}")
     if outcome is not None:
         note(f"the truck says: {outcome.outcome or 'nothing yet'} {outcome.reason}".rstrip())
     say_lines(to_toml(settings_of(found.config)).splitlines())
@@ -92,7 +92,7 @@ def config_diff(arguments: tuple[str, ...], group: str | None, as_json: bool) ->
     """Show what FILE or KEY=VALUE pairs would change; without them, what TRUCK has yet to apply."""
     truck, changes = _split(arguments, group)
     with gateway() as client:
-        found = _newest(client, _addressee(truck, group))
+        found = newest_config(client, addressee_of(truck, group))
         new = settings_of(found.config)
         if changes:
             old, new = new, _changed(new, changes)
@@ -149,7 +149,7 @@ def config_set(
         raise click.UsageError(f"nothing to set: give a {_SETTING}")
     signing = [load_key(name, KeyRole.OPERATOR) for name in keys]
     with gateway() as client:
-        found = _newest(client, _addressee(truck, group))
+        found = newest_config(client, addressee_of(truck, group))
         old = settings_of(found.config)
         old.pop("confirm_within_s", None)
         new = _changed(old, changes)
@@ -166,7 +166,7 @@ def config_set(
         if not lines:
             note("no difference: nothing to sign")
             return
-        note(f"{_title(found.addressee)}, version {document.version}:")
+        note(f"{title_of(found.addressee)}, version {document.version}:")
         if trusted_set() is None and found.config is not None:
             # What the base says was not checked, so all of it is shown, not only what changes.
             say_lines(to_toml(new).splitlines())
@@ -178,7 +178,7 @@ def config_set(
             say(f"{save}: give it to the next signer (digitruck trust sign {save.name} --key THEIRS), then trust push")
             return
         answer = client.put_document(sign_document(document, signing))
-    say(f"Configuration {document.version} for {_title(found.addressee)} is at the gateway ({answer.digest[:16]}).")
+    say(f"Configuration {document.version} for {title_of(found.addressee)} is at the gateway ({answer.digest[:16]}).")
     say(
         "Trucks hear of it with their next acknowledgement. Next: digitruck config diff "
         + (truck or f"--group {group}")
@@ -195,7 +195,7 @@ def config_set(
 def config_history(truck: str | None, group: str | None, as_json: bool) -> None:
     """List the configurations that were set for TRUCK by name, or for a group, newest first."""
     with gateway() as client:
-        rows = client.documents(kind="config", name=stream_name(_addressee(truck, group)))
+        rows = client.documents(kind="config", name=stream_name(addressee_of(truck, group)))
     if as_json:
         print_json(rows)
         return
@@ -222,7 +222,7 @@ def say_lines(lines: Sequence[str]) -> None:
         say(line)
 
 
-def _newest(client: SyncClient, addressee: Addressee) -> Found:
+def newest_config(client: SyncClient, addressee: Addressee) -> Found:
     """Return the configuration that is in force for an addressee, believed by this machine's trust documents."""
     stream = client.documents(kind="config", name=stream_name(addressee))
     version = max((row.version for row in stream), default=0)
@@ -270,7 +270,8 @@ def _changed(settings: Settings, changes: Sequence[str]) -> Settings:
         raise CommandError(f"{files[0]} is not text") from error
 
 
-def _addressee(truck: str | None, group: str | None) -> Addressee:
+def addressee_of(truck: str | None, group: str | None) -> Addressee:
+    """Return whom a command is about; raise `UsageError` unless it is exactly one of the two."""
     if (truck is None) == (group is None):
         raise click.UsageError("name either a TRUCK or a --group")
     return Addressee((truck,)) if truck is not None else Addressee((), group)
@@ -281,5 +282,6 @@ def stream_name(addressee: Addressee) -> str:
     return f"group:{addressee.group}" if addressee.group is not None else ",".join(sorted(addressee.trucks))
 
 
-def _title(addressee: Addressee) -> str:
+def title_of(addressee: Addressee) -> str:
+    """Return whom a document is for, as people say it."""
     return f"group {addressee.group}" if addressee.group is not None else ", ".join(addressee.trucks)

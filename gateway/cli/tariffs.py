@@ -176,13 +176,20 @@ def spend_settings(config: Config) -> dict[str, Scalar]:
         tables["timetable"] = TimetableText(zone=config.timetable.zone, lessons=lessons)
     found: dict[str, Scalar] = {}
     for name, table in tables.items():
-        found |= {f"{name}.{field}": value for field, value in msgspec.to_builtins(table).items()}
-        if isinstance(table, TariffText | BudgetText) and not msgspec.to_builtins(table):
+        told = _told(table)
+        found |= {f"{name}.{field}": value for field, value in told.items()}
+        if isinstance(table, TariffText | BudgetText) and not told:
             # A table that says nothing still says something: that there is a tariff, all of it at its defaults.
             found[f"{name}.{'currency' if isinstance(table, TariffText) else 'burst_percent'}"] = (
                 table.currency if isinstance(table, TariffText) else table.burst_percent
             )
     return found
+
+
+def _told(table: _Table) -> dict[str, Scalar]:
+    # `omit_defaults` knows a default by its identity, which a text that was put together has not.
+    defaults = {each.name: each.default for each in msgspec.structs.fields(table)}
+    return {field: value for field, value in msgspec.to_builtins(table).items() if value != defaults[field]}
 
 
 def _tariff_text(tariff: Tariff) -> TariffText:
