@@ -40,6 +40,7 @@ _RETRY_FIRST_S, _RETRY_MAX_S = 5.0, 900.0
 # A full disk may be emptied and a publisher may push what is missing; a pack that lies is not paid for twice.
 _LOCAL_TROUBLE_S, _REFUSED_S = 3_600.0, 21_600.0
 _INSTALL_S, _INSTALL_BYTES_A_S = 900.0, 500_000  # slower is no disk of a truck's
+_HURRY_S = 600.0  # how often a download asks whether its deadline has come nearer
 _PACK_BYTES_SPARE = 1 << 20  # a pack is never much longer than what it decodes to
 
 T = TypeVar("T")
@@ -159,9 +160,11 @@ class Bundles:
         try:
             while not work.done() and job in self._jobs:
                 self._wake.clear()
+                if self._fetch is not None:
+                    self._fetch.hurry(self._precedence(job))
                 woken = asyncio.create_task(self._wake.wait())
                 try:
-                    await asyncio.wait({work, woken}, return_when=asyncio.FIRST_COMPLETED)
+                    await asyncio.wait({work, woken}, timeout=_HURRY_S, return_when=asyncio.FIRST_COMPLETED)
                 finally:
                     woken.cancel()
         finally:
@@ -170,6 +173,9 @@ class Bundles:
             self._current = self._fetch = None
             self._waiting = ""
         return None if work.cancelled() else work.exception()
+
+    def _precedence(self, job: Job) -> Precedence:
+        return Precedence(job.rollout.precedence_at(self._wall_ms() // 1000))
 
     def heard(self) -> None:
         """Hear that the gateway answered: what waits for a link need not wait any longer."""
@@ -274,12 +280,12 @@ class Bundles:
         if offer.digest is None or not 0 < offer.size <= decoded + _PACK_BYTES_SPARE:
             raise MalformedError(f"the gateway offers a pack of {offer.size} bytes for {decoded} bytes of files")
         self._waiting = ""
-        self._fetch = await self._start_fetch(offer.digest, offer.size, Precedence(job.rollout.precedence), "content")
+        self._fetch = await self._start_fetch(offer.digest, offer.size, self._precedence(job), "content")
         return await self._fetch.run(), held
 
     async def _offer(self, job: Job, request: PackRequest) -> PackOffer:
-        precedence = Precedence(job.rollout.precedence)
         while True:
+            precedence = self._precedence(job)
             links = [link for link in self._uplink.links.values() if self._uplink.may(link, precedence)]
             if not links:
                 raise LinkDownError("no link may carry this content now")

@@ -62,6 +62,10 @@ class Fetch:
         """How many pieces have not arrived."""
         return self._transfer.pieces_left
 
+    def hurry(self, precedence: Precedence) -> None:
+        """Go on under another precedence: a deadline comes nearer."""
+        self._precedence = precedence
+
     async def run(self) -> Path:
         """Fetch until the object is whole and verified; return its file. Raises `RefusedError`, `DigestMismatchError`.
 

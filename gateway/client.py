@@ -228,6 +228,15 @@ class Client(MoneyCalls):
         """Start a rollout by its signed document; the digest is its id."""
         return decode(await self.call("POST", "/v1/rollouts", body=signed, content_type=COSE), DocumentRow)
 
+    async def act_on_rollout(self, identity: str, action: str) -> Rollout:
+        """Pause, resume or abort a rollout; `ApiError` 409 if it is in no state for that."""
+        return decode(await self.call("POST", f"/v1/rollouts/{_part(identity)}/{_part(action)}"), Rollout)
+
+    async def roll_back(self, identity: str, signed: bytes) -> DocumentRow:
+        """Abort a rollout and start the signed one that takes it back."""
+        path = f"/v1/rollouts/{_part(identity)}/rollback"
+        return decode(await self.call("POST", path, body=signed, content_type=COSE), DocumentRow)
+
     async def quote(
         self,
         bundle: str,
@@ -326,6 +335,8 @@ class SyncClient:
     rollouts = _sync(Client.rollouts)
     rollout = _sync(Client.rollout)
     create_rollout = _sync(Client.create_rollout)
+    act_on_rollout = _sync(Client.act_on_rollout)
+    roll_back = _sync(Client.roll_back)
     quote = _sync(Client.quote)
 
 

@@ -48,13 +48,31 @@ class BundleDetail(Bundle, frozen=True):
 
 
 class Rollout(Struct, frozen=True):
-    """Which trucks should have which bundle version; None as manifest takes the bundle away."""
+    """Which trucks should have which bundle version; None as manifest takes the bundle away.
+
+    `state` is running, paused, halted or aborted; `stage` of `stages` (percent of the trucks that each reaches) is
+    open. `quoted_*` is what was expected of it.
+    """
 
     id: str
     bundle: str
     manifest: str | None
     version: str | None
     precedence: str
+    state: str
+    stage: int
+    stages: list[int]
+    reason: str
+    changed_by: str
+    changed_ms: int
+    stop_at_percent: int | None
+    dark_after_s: int
+    deadline_s: int | None
+    cost_milli_max: int | None
+    currency: str
+    quoted_bytes: int | None
+    quoted_milli: int | None
+    quoted_currency: str | None
     document: DocumentRow
 
 
@@ -66,18 +84,24 @@ class RolloutPage(Struct, frozen=True):
 
 
 class RolloutProgress(Struct, frozen=True):
-    """How far one truck is: done, waiting, held, rejected, rolled-back, superseded, revoked or unknown."""
+    """How far one truck is: its state, why it is not further, and what content has cost it since its release."""
 
     truck: str
     state: str
     reason: str
+    stage: int | None
+    released_ms: int | None
     last_heard_ms: int | None
     receipt_ms: int | None
+    content_bytes: int
+    money_milli: int | None
+    currency: str | None
 
 
 class RolloutDetail(Rollout, frozen=True):
-    """A rollout with a page of its trucks."""
+    """A rollout with a page of its trucks, and how many of all of them are in each state."""
 
+    counts: dict[str, int]
     items: list[RolloutProgress]
     next: str | None
 

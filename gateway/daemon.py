@@ -164,6 +164,7 @@ class Gateway:
             ("rollups", RollupTask(self.fleet, decoding).run),
             ("budgets", BudgetWatch(self.fleet, now_ms=self._now_ms).run),
             ("documents", self.documents.run),
+            ("rollouts", self.documents.rollouts.run),
             ("revocations", lambda: self._watch_trucks(peers)),
             ("trust", self._watch_documents),
             ("watchdog", self._watchdog),
@@ -204,6 +205,7 @@ class Gateway:
             freshness_key=lambda: keys.freshness_for(self.documents.root).public,
             trust=lambda: TrustState(keys.keys, self.documents.warnings(), self.documents.unsigned),
             is_revoked=self.documents.is_revoked,
+            rollouts=self.documents.rollouts,
             sign_in=self._sign_in(),
             registry=CollectorRegistry(),
         )
@@ -251,6 +253,7 @@ class Gateway:
         async for change in self.fleet.changes.subscribe(after=self._document_seen):
             self._document_seen = change.id
             await self.documents.changed(change)
+            self.documents.rollouts.changed(change)
 
 
 async def _forever(name: str, work: Callable[[], object]) -> None:

@@ -7,12 +7,13 @@ Documents that only revoked keys signed are not named any more: every truck woul
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import structlog
 
+from gateway.rollouts import Rollouts
 from protocol import cose
-from protocol.documents import Addressee, Desired, DesiredEntry, Rollout, parse_document, sign_document
+from protocol.documents import Addressee, Desired, DesiredEntry, parse_document, sign_document
 from protocol.errors import PeerError
 from protocol.numbers import DocumentKind
 from protocol.trust import TrustedSet
@@ -31,6 +32,7 @@ class DesiredStates:
     def __init__(self, fleet: FleetStore, *, now_ms: Callable[[], int]) -> None:
         self._fleet = fleet
         self._now_ms = now_ms
+        self.rollouts = Rollouts(fleet, now_ms=now_ms, refresh=self._refresh_named)
         # Two at once could get one version.
         self._signing = asyncio.Lock()
         self._trust: TrustedSet | None = None
@@ -63,6 +65,12 @@ class DesiredStates:
         async with self._signing:
             await self._refresh(truck)
 
+    async def _refresh_named(self, names: Sequence[str]) -> None:
+        for name in names:
+            truck = await self._fleet.truck(name)
+            if truck is not None and truck.revoked_ms is None:
+                await self.refresh(truck)
+
     async def _refresh(self, truck: TruckRecord) -> None:
         key = self._key
         if key is None:
@@ -94,8 +102,8 @@ class DesiredStates:
         delegation = await self._fleet.newest_document(DocumentKind.DELEGATION)
         config = await self._fleet.newest_config(truck.name, truck.group)
         records += [each for each in (delegation, config) if each is not None]
-        for record in await self._fleet.rollouts_for(truck.name, truck.group):
-            rollout, _ = parse_document(record.signed, Rollout)
+        for record in await self.rollouts.counting(truck):
+            rollout = self.rollouts.read(record)
             records.append(record)
             if rollout.manifest is not None:
                 manifest = await self._fleet.document(rollout.manifest)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import structlog
 
 from gateway.desired import DesiredStates
+from gateway.rollouts import Rollouts
 from protocol import cose
 from protocol.documents import Config, Delegation, Desired, Document, Manifest, Rollout, Root, read_document
 from protocol.errors import PeerError, RollbackError, UntrustedError
@@ -68,6 +69,11 @@ class Documents:
         self._root_digest: bytes | None = None
         self._claims: dict[tuple[str, DocumentKind], Claim] = {}
         self._restored_ms: int | None = None
+
+    @property
+    def rollouts(self) -> Rollouts:
+        """What brings rollouts on."""
+        return self._desired.rollouts
 
     @property
     def root_digest(self) -> bytes | None:
@@ -197,7 +203,7 @@ class Documents:
         known = await self._fleet.document(digest)
         if known is not None:
             # It may be pushed again because the first answer never came: then not everybody may have been told.
-            await self._refresh_affected(read_document(cose.parse(signed).payload))
+            await self._refresh_affected(read_document(cose.parse(signed).payload), digest)
             return known
         parts = cose.parse(signed)
         document = read_document(parts.payload)
@@ -208,7 +214,7 @@ class Documents:
         if isinstance(document, Root | Delegation):
             await self.load()
         log.info("document.accepted", kind=document.kind.name.lower(), version=document.version, actor=actor)
-        await self._refresh_affected(document)
+        await self._refresh_affected(document, digest)
         return record
 
     async def _check(self, document: Document, signed: bytes) -> None:
@@ -300,10 +306,13 @@ class Documents:
             put_by=actor,
         )
 
-    async def _refresh_affected(self, document: Document) -> None:
+    async def _refresh_affected(self, document: Document, digest: bytes) -> None:
+        if isinstance(document, Rollout):
+            await self.rollouts.advance(digest)
         if not isinstance(document, Manifest):
             await self._desired.refresh_all(document.addressee if isinstance(document, Config | Rollout) else None)
 
     async def refresh(self, truck: TruckRecord) -> None:
-        """Make the truck's desired state anew if what it should have has changed."""
+        """Make the desired state of a truck that has joined."""
+        await self.rollouts.admit(truck)
         await self._desired.refresh(truck)

@@ -30,6 +30,7 @@ from protocol.numbers import (
     ROLLOUT_BYTES_MAX,
     ROOT_BYTES_MAX,
     DocumentKind,
+    Precedence,
 )
 from protocol.tariffs import Budget, Pool, Power, Tariff, Timetable
 from protocol.wire import Digest, Name, PublicKey, Text, Uint, WireArray, WireMap, convert
@@ -198,14 +199,50 @@ class Manifest(Document, frozen=True):
 
 
 class Rollout(Document, frozen=True):
-    """Which trucks should have which version of a bundle, signed by an operator. A None digest takes it away."""
+    """Which trucks should have which version of a bundle, signed by an operator. A None digest takes it away.
+
+    How it goes is for the gateway, which withholds: `stages` are the shares (percent) of the trucks in the stages
+    before the last, which is all of them; a share of failures of `stop_at_percent` halts it, as does spending more than
+    `cost_milli_max` (thousandths of `currency`); a truck that was not heard for `dark_after_s` is not waited for. The
+    truck goes by `deadline_s` (Unix), see `precedence_at`.
+    """
 
     kind: ClassVar = DocumentKind.ROLLOUT
-    labels: ClassVar = Document.base_labels | {"addressee": 10, "bundle": 11, "manifest": 12, "precedence": 13}
+    labels: ClassVar = Document.base_labels | {
+        "addressee": 10,
+        "bundle": 11,
+        "manifest": 12,
+        "precedence": 13,
+        "stages": 14,
+        "stop_at_percent": 15,
+        "dark_after_s": 16,
+        "deadline_s": 17,
+        "cost_milli_max": 18,
+        "currency": 19,
+    }
     addressee: Addressee
     bundle: Name
     manifest: Digest | None = None
     precedence: Annotated[int, Meta(ge=0, le=3)] = 3
+    stages: Annotated[tuple[Annotated[int, Meta(ge=1, le=99)], ...], Meta(max_length=16)] = ()
+    stop_at_percent: Annotated[int, Meta(ge=1, le=100)] | None = None
+    dark_after_s: Annotated[int, Meta(ge=60, le=365 * 86_400)] = 3 * 86_400
+    deadline_s: Uint | None = None
+    cost_milli_max: Uint | None = None
+    currency: Annotated[str, Meta(pattern=r"^[A-Z]{3}\Z")] = "USD"
+
+    def precedence_at(self, now_s: int) -> int:
+        """Return how urgent the download is now: NORMAL in the second half of the time to its deadline, then PRIORITY.
+
+        From the last quarter on a dearer link carries it while the cheaper ones do not answer; budgets hold all the
+        same. Without a deadline it never changes.
+        """
+        if self.deadline_s is None:
+            return self.precedence
+        left, whole = self.deadline_s - now_s, self.deadline_s - self.issued_s
+        if 4 * left <= whole:
+            return min(self.precedence, Precedence.PRIORITY)
+        return min(self.precedence, Precedence.NORMAL) if 2 * left <= whole else self.precedence
 
 
 class DesiredEntry(WireArray, frozen=True):

@@ -74,7 +74,7 @@ async def create_quote(call: Call, body: QuoteRequest) -> Quote:
     manifest = await manifest_of(call, record.manifest)
     trucks, following = await _trucks(call, body)
     holders: dict[bytes, frozenset[bytes]] = {}
-    items = [await _quote(call, truck, manifest, holders) for truck in trucks]
+    items = [await quote_of(call, truck, manifest, holders) for truck in trucks]
     return Quote(bundle=body.bundle, version=body.version, items=items, next=following)
 
 
@@ -93,9 +93,10 @@ async def _trucks(call: Call, body: QuoteRequest) -> tuple[list[TruckRecord], st
     return found[:limit], found[limit - 1].name if len(found) > limit else None
 
 
-async def _quote(
+async def quote_of(
     call: Call, truck: TruckRecord, manifest: Manifest, holders: dict[bytes, frozenset[bytes]]
 ) -> TruckQuote:
+    """Return what a manifest would cost one truck; `holders` is shared by calls for several trucks."""
     held = await _held(call, truck, holders)
     wanted = {file.digest: file.size for file in manifest.files if file.digest not in held}
     size = sum(wanted.values())

@@ -1,8 +1,8 @@
 """Rollouts: an operator's signed wish which trucks should have which bundle version, and how far each of them is.
 
-A rollout is a document; its id is its digest. Who can sign one must also sign what comes after it: pausing, resuming,
-aborting and rolling back need an operator's signature as much as starting does, because a truck obeys nothing else.
-The gateway can do none of them by itself, so those addresses answer 501 until rollouts have stages to hold.
+A rollout is a document; its id is its digest. Pausing, resuming and aborting are orders to this gateway, which can only
+withhold what was signed, so an operator's token is enough. Rolling back gives trucks something: it comes signed, as a
+newer rollout of the older version.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, Literal
 from aiohttp import web
 
 from gateway.api.auth import OPERATOR, VIEWER
+from gateway.api.bundles import manifest_of
 from gateway.api.documents import (
     DocumentShape,
     cursor_after,
@@ -20,16 +21,21 @@ from gateway.api.documents import (
     document_shape,
     kind_of,
     put_signed,
-    read_stored,
 )
 from gateway.api.operations import COSE, Call, operation
 from gateway.api.problem import Problem
-from gateway.api.shapes import Hex, Millis, PageQuery, Shape
-from protocol.documents import Rollout
-from protocol.numbers import DocumentKind, Outcome, Precedence
-from store.fleet.records import DocumentRecord, HoldingRecord, TruckRecord
+from gateway.api.quotes import quote_of, wire_bytes
+from gateway.api.rolloutprogress import Progress, ProgressShape
+from gateway.api.shapes import Bytes, Hex, Millis, MoneyMilli, PageQuery, Shape
+from gateway.staging import stages_of
+from protocol import cose
+from protocol.documents import Rollout, read_document
+from protocol.numbers import DocumentKind, Precedence
+from store.fleet.records import DocumentRecord
+from store.fleet.rollouts import RolloutState
 
-State = Literal["done", "waiting", "held", "rejected", "rolled-back", "superseded", "revoked", "unknown"]
+# Of more trucks nobody waits for the sum.
+_QUOTED_TRUCKS_MAX = 500
 
 
 class RolloutPath(Shape, frozen=True):
@@ -41,17 +47,35 @@ class RolloutPath(Shape, frozen=True):
 class RolloutActionPath(RolloutPath, frozen=True):
     """What to do with a rollout."""
 
-    action: Literal["pause", "resume", "abort", "rollback"]
+    action: Literal["pause", "resume", "abort"]
 
 
 class RolloutShape(Shape, frozen=True):
-    """A rollout; a null manifest takes the bundle away. `version` is the bundle's label where it is known."""
+    """A rollout; a null manifest takes the bundle away. `version` is the bundle's label where it is known.
+
+    `stage` of `stages` (percent of the trucks that each reaches) is open, 0 before the first; `reason` says what a
+    running one waits for, and why another one stopped. `quoted_*` is what was expected when it was put.
+    """
 
     id: str
     bundle: str
     manifest: str | None
     version: str | None
     precedence: str
+    state: Literal["running", "paused", "halted", "aborted"]
+    stage: int
+    stages: list[int]
+    reason: str
+    changed_by: str
+    changed_ms: Millis
+    stop_at_percent: int | None
+    dark_after_s: int
+    deadline_s: int | None
+    cost_milli_max: MoneyMilli | None
+    currency: str
+    quoted_bytes: Bytes | None
+    quoted_milli: MoneyMilli | None
+    quoted_currency: str | None
     document: DocumentShape
 
 
@@ -62,19 +86,10 @@ class RolloutPage(Shape, frozen=True):
     next: str | None
 
 
-class ProgressShape(Shape, frozen=True):
-    """One truck. `waiting`: no receipt yet; `superseded`: another rollout of this bundle is for it now."""
-
-    truck: str
-    state: State
-    reason: str
-    last_heard_ms: Millis | None
-    receipt_ms: Millis | None
-
-
 class RolloutDetail(RolloutShape, frozen=True):
-    """A rollout with a page of its trucks."""
+    """A rollout with a page of its trucks, and how many of all of them are in each state."""
 
+    counts: dict[str, int]
     items: list[ProgressShape]
     next: str | None
 
@@ -94,7 +109,9 @@ async def create_rollout(call: Call, body: bytes) -> DocumentShape | web.StreamR
     kind = await asyncio.to_thread(kind_of, body)
     if kind is not DocumentKind.ROLLOUT:
         raise Problem(422, f"a rollout is wanted here, and this is a {kind.name.lower()}; put it at /v1/documents")
-    return await put_signed(call, body, kind)
+    answer = await put_signed(call, body, kind)
+    await _note_quote(call, cose.digest(body))
+    return answer
 
 
 @operation("GET", "/v1/rollouts", tag="rollouts", needs=VIEWER)
@@ -117,26 +134,78 @@ async def get_rollout(call: Call, path: RolloutPath, query: PageQuery) -> Rollou
     record = await call.api.fleet.document(bytes.fromhex(path.id))
     if record is None or record.kind is not DocumentKind.ROLLOUT:
         raise Problem(404, "no rollout of that id is here")
-    rollout = await read_stored(record, Rollout)
-    names, following = await _page_of_trucks(call, rollout, query)
+    names, following = await _page_of_trucks(call, call.api.services.rollouts.read(record), query)
+    progress = await Progress.of(call, record)
     return RolloutDetail(
         **await _rollout(call, record),
-        items=[await _progress(call, record, rollout, name) for name in names],
+        counts=await progress.counts(),
+        items=[await progress.shape(name) for name in names],
         next=following,
     )
 
 
-@operation("POST", "/v1/rollouts/{id}/{action}", tag="rollouts", needs=OPERATOR, status=501, changes=False)
-async def act_on_rollout(call: Call, path: RolloutActionPath) -> web.Response:
-    """Not offered yet: pause, resume, abort or roll back a rollout.
+@operation("POST", "/v1/rollouts/{id}/{action}", tag="rollouts", needs=OPERATOR, problems=(404, 409))
+async def act_on_rollout(call: Call, path: RolloutActionPath) -> RolloutShape:
+    """Pause, resume or abort a rollout.
 
-    Put a newer rollout of the same bundle instead: with the manifest to go back to, or with none to take it away.
+    Paused, no further truck hears of it, and trucks that have not finished it stop where they are; what they have
+    fetched stays. Resuming goes on, also where failures or the cost had halted it. Aborted is for good: trucks that
+    finished it keep it, roll back to take it from them.
     """
-    raise Problem(501, "put a newer signed rollout instead: with the manifest to go back to, or with none to end it")
+    record = await _known(call, path.id)
+    after = _AFTER[path.action]
+    if not await call.api.services.rollouts.set_state(record.digest, after, call.actor.name, ""):
+        state = await call.api.fleet.rollout(record.digest)
+        is_now = "unknown" if state is None else state.state.value
+        raise Problem(409, f"the rollout is {is_now}: there is nothing to {path.action}")
+    return RolloutShape(**await _rollout(call, record))
+
+
+@operation(
+    "POST",
+    "/v1/rollouts/{id}/rollback",
+    tag="rollouts",
+    needs=OPERATOR,
+    status=201,
+    statuses=(200,),
+    consumes=COSE,
+    problems=(404, 409, 422),
+)
+async def roll_back(call: Call, path: RolloutPath, body: bytes) -> DocumentShape | web.StreamResponse:
+    """Abort a rollout and start the one that takes it back: a newer signed one of the same bundle and trucks.
+
+    The signed document names the manifest to go back to, or none to take the bundle away. Trucks that have the older
+    version on their disks switch to it without fetching it.
+    """
+    record = await _known(call, path.id)
+    kind = await asyncio.to_thread(kind_of, body)
+    if kind is not DocumentKind.ROLLOUT:
+        raise Problem(422, f"a rollout is wanted here, and this is a {kind.name.lower()}")
+    before = call.api.services.rollouts.read(record)
+    back = read_document(cose.parse(body).payload)
+    if not isinstance(back, Rollout) or (back.bundle, back.addressee) != (before.bundle, before.addressee):
+        raise Problem(422, "a rollback is a rollout of the same bundle to the same trucks")
+    answer = await put_signed(call, body, kind)
+    reason = f"rolled back by {cose.digest(body).hex()[:12]}"
+    await call.api.services.rollouts.set_state(record.digest, RolloutState.ABORTED, call.actor.name, reason)
+    return answer
+
+
+_AFTER = {"pause": RolloutState.PAUSED, "resume": RolloutState.RUNNING, "abort": RolloutState.ABORTED}
+
+
+async def _known(call: Call, identity: str) -> DocumentRecord:
+    record = await call.api.fleet.document(bytes.fromhex(identity))
+    if record is None or record.kind is not DocumentKind.ROLLOUT:
+        raise Problem(404, "no rollout of that id is here")
+    return record
 
 
 async def _rollout(call: Call, record: DocumentRecord) -> dict[str, Any]:
-    rollout = await read_stored(record, Rollout)
+    rollout = call.api.services.rollouts.read(record)
+    state = await call.api.fleet.rollout(record.digest)
+    if state is None:
+        raise Problem(404, "no rollout of that id is here")
     bundle = None if rollout.manifest is None else await call.api.fleet.bundle_of_manifest(rollout.manifest)
     return {
         "id": record.digest.hex(),
@@ -144,6 +213,20 @@ async def _rollout(call: Call, record: DocumentRecord) -> dict[str, Any]:
         "manifest": None if rollout.manifest is None else rollout.manifest.hex(),
         "version": None if bundle is None else bundle.label,
         "precedence": Precedence(rollout.precedence).name.lower(),
+        "state": state.state.value,
+        "stage": state.stage,
+        "stages": list(stages_of(rollout)),
+        "reason": state.reason,
+        "changed_by": state.changed_by,
+        "changed_ms": state.changed_ms,
+        "stop_at_percent": rollout.stop_at_percent,
+        "dark_after_s": rollout.dark_after_s,
+        "deadline_s": rollout.deadline_s,
+        "cost_milli_max": rollout.cost_milli_max,
+        "currency": rollout.currency,
+        "quoted_bytes": state.quoted_bytes,
+        "quoted_milli": state.quoted_milli,
+        "quoted_currency": state.quoted_currency,
         "document": document_shape(record),
     }
 
@@ -158,42 +241,33 @@ async def _page_of_trucks(call: Call, rollout: Rollout, query: PageQuery) -> tup
     return page, page[-1] if len(names) > query.served else None
 
 
-async def _progress(call: Call, record: DocumentRecord, rollout: Rollout, name: str) -> ProgressShape:
-    truck = await call.api.fleet.truck(name)
-    held = next((each for each in await _holdings(call, truck) if each.name == rollout.bundle), None)
-    return ProgressShape(
-        truck=name,
-        state=await _state(call, record, rollout, truck, held),
-        reason="" if held is None else held.reason,
-        last_heard_ms=None if truck is None else truck.last_heard_ms,
-        receipt_ms=None if held is None else held.received_ms,
+async def _note_quote(call: Call, digest: bytes) -> None:
+    """Note what a rollout should cost over each truck's cheapest link, to be held against what it did cost."""
+    record = await call.api.fleet.document(digest)
+    rollout = None if record is None else call.api.services.rollouts.read(record)
+    if record is None or rollout is None or rollout.manifest is None:
+        return
+    members = await call.api.services.rollouts.members(record)
+    if not 0 < len(members) <= _QUOTED_TRUCKS_MAX:
+        return
+    manifest = await manifest_of(call, rollout.manifest)
+    holders: dict[bytes, frozenset[bytes]] = {}
+    total, money, currencies = 0, 0, set()
+    for member in members:
+        truck = await call.api.fleet.truck(member.truck)
+        if truck is None:
+            continue
+        quoted = await quote_of(call, truck, manifest, holders)
+        cheapest = min(quoted.links, key=lambda each: each.money_milli, default=None)
+        total += wire_bytes(quoted.file_bytes) if cheapest is None else cheapest.wire_bytes
+        if cheapest is not None and cheapest.money_milli:
+            money += cheapest.money_milli
+            currencies.add(cheapest.currency)
+    is_known = len(currencies) == 1
+    await call.api.fleet.set_rollout_quote(
+        digest, total, money if is_known else None, currencies.pop() if is_known else None
     )
 
 
-async def _holdings(call: Call, truck: TruckRecord | None) -> list[HoldingRecord]:
-    held = [] if truck is None else await call.api.fleet.holdings(truck.name)
-    return [each for each in held if each.document is DocumentKind.MANIFEST]
-
-
-async def _state(
-    call: Call, record: DocumentRecord, rollout: Rollout, truck: TruckRecord | None, held: HoldingRecord | None
-) -> State:
-    if truck is None:
-        return "unknown"
-    if truck.revoked_ms is not None:
-        return "revoked"
-    newest = await call.api.fleet.rollouts_for(truck.name, truck.group)
-    if any(each.bundle == rollout.bundle and each.digest != record.digest for each in newest):
-        return "superseded"
-    if held is None or held.digest != rollout.manifest:
-        return "waiting"
-    return _STATES[held.outcome]
-
-
-_STATES: dict[Outcome, State] = {
-    Outcome.APPLIED: "done",
-    Outcome.HELD: "held",
-    Outcome.REJECTED: "rejected",
-    Outcome.ROLLED_BACK: "rolled-back",
-}
-OPERATIONS = (create_rollout, list_rollouts, get_rollout, act_on_rollout)
+# A fixed address before the one with a variable in its place.
+OPERATIONS = (create_rollout, list_rollouts, get_rollout, roll_back, act_on_rollout)

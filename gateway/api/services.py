@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 from gateway.config import OidcSettings
 from gateway.oidc import Identity, LoginSecrets
 from gateway.ownkeys import GatewayKeys
+from gateway.rollouts import Rollouts
 from gateway.series import SamplesPage, Table
 from store.fleet.records import DocumentRecord
 
@@ -69,8 +70,8 @@ class Services:
 
     `now_ms` is wall time in Unix ms. `make_code` turns (truck, secret) into a join code, and raises `DigitruckError`
     with the next step when that cannot be done yet. `freshness_key` gives the gateway's public Ed25519 key (32 bytes),
-    which a root must name; `is_revoked` says whether the role table shuts out a truck's name. Without `sign_in` only
-    tokens are taken.
+    which a root must name; `is_revoked` says whether the role table shuts out a truck's name; `rollouts` brings
+    rollouts on. Without `sign_in` only tokens are taken.
     """
 
     now_ms: Callable[[], int]
@@ -78,6 +79,7 @@ class Services:
     accept_document: AcceptDocument
     telemetry: TelemetrySource
     freshness_key: Callable[[], bytes]
+    rollouts: Rollouts
     trust: Callable[[], TrustState] | None = None
     is_revoked: Callable[[str], bool] = lambda truck: False
     sign_in: SignIn | None = None

@@ -23,7 +23,8 @@ from gateway.cli.keys import key
 from gateway.cli.ledger import ledger
 from gateway.cli.metrics import metrics
 from gateway.cli.output import examples, printable
-from gateway.cli.rollouts import quote, rollout
+from gateway.cli.rollouts import quote
+from gateway.cli.rolloutsteps import rollout
 from gateway.cli.samples import samples
 from gateway.cli.session import login
 from gateway.cli.tokens import token

@@ -30,6 +30,7 @@ def explain(document: Document, before: Document | None, named: Named) -> list[s
         case Rollout():
             what = document.manifest.hex()[:16] if document.manifest else "nothing (it is taken away)"
             lines = [f"{_addressee(document)} should have of bundle {document.bundle}: {what}."]
+            lines += _terms(document)
         case _:
             lines = [f"A {type(document).__name__.lower()}."]
     return [*lines, f"Valid until {instant(document.expires_s * 1000)}; this is version {document.version}."]
@@ -120,6 +121,20 @@ def _role_changes(what: str, old: RoleKeys, new: RoleKeys, named: Named) -> list
     lines += [f"{what}: {named(key)} is removed." for key in old.keys if key not in new.keys]
     if new.threshold != old.threshold:
         lines.append(f"{what}: {new.threshold} signatures are needed (was {old.threshold}).")
+    return lines
+
+
+def _terms(rollout: Rollout) -> list[str]:
+    """Return how a rollout goes, as far as it does not simply go to all at once."""
+    lines = []
+    if rollout.stages:
+        lines.append(f"Stages: {', '.join(f'{each} %' for each in (*rollout.stages, 100))} of the trucks.")
+    if rollout.stop_at_percent is not None:
+        lines.append(f"It halts when {rollout.stop_at_percent} % of those that can be reached failed.")
+    if rollout.deadline_s is not None:
+        lines.append(f"It gets more urgent, and may use dearer links, towards {instant(rollout.deadline_s * 1000)}.")
+    if rollout.cost_milli_max is not None:
+        lines.append(f"It halts when more than {rollout.cost_milli_max / 1000:.2f} {rollout.currency} were spent.")
     return lines
 
 

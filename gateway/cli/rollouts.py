@@ -1,4 +1,4 @@
-"""`digitruck rollout` and `quote`: which trucks should have which bundle, what it costs, and how far each is."""
+"""`digitruck rollout create` and `quote`: which trucks should have which bundle, and what it costs."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ import click
 
 from gateway.cli.belief import read_believed
 from gateway.cli.bundles import find_bundle
+from gateway.cli.explain import explain
 from gateway.cli.files import write_private
 from gateway.cli.ledger import money
 from gateway.cli.output import (
     CommandError,
-    ago,
     confirm,
     examples,
-    instant,
     json_option,
     note,
     print_json,
@@ -24,7 +23,8 @@ from gateway.cli.output import (
     size,
 )
 from gateway.cli.session import gateway, load_key
-from gateway.cli.times import duration, now_ms, now_s
+from gateway.cli.shares import priced, share, shares
+from gateway.cli.times import coming, duration, now_s
 from gateway.client import SyncClient
 from gateway.contentanswers import Bundle, LinkQuote, TruckQuote
 from gateway.keystore import KeyRole
@@ -33,6 +33,7 @@ from protocol.documents import Addressee, Manifest, Rollout, document_aad, read_
 from protocol.errors import MalformedError
 from protocol.numbers import DocumentKind, Precedence
 
+_DEFAULT_STOP = 20
 _trucks_option = click.option("--trucks", metavar="T,..", help="Trucks by name, separated by commas.")
 _group_option = click.option("--group", help="All trucks of a group.")
 
@@ -64,6 +65,8 @@ def quote(bundle: str, trucks: str | None, group: str | None, as_json: bool) -> 
         "digitruck rollout create maths@2026.11 --group kenya --key asha",
         "digitruck rollout list",
         "digitruck rollout show 3f0c",
+        "digitruck rollout pause 3f0c",
+        "digitruck rollout rollback 3f0c --key asha",
     )
 )
 def rollout() -> None:
@@ -74,7 +77,8 @@ def rollout() -> None:
     "create",
     epilog=examples(
         "digitruck rollout create maths --trucks ke-arrow --key asha                (the newest version)",
-        "digitruck rollout create maths@2026.11 --group kenya --key asha --yes",
+        "digitruck rollout create maths@2026.11 --group kenya --key asha --stages 10%,50%,100% --stop-at 20%",
+        "digitruck rollout create maths --group kenya --key asha --deadline 2026-12-24 --accept-cost 40USD --yes",
         "digitruck rollout create maths --group kenya --key asha --remove           (takes it away)",
     ),
 )
@@ -90,6 +94,11 @@ def rollout() -> None:
     help="How urgent the download is.",
 )
 @click.option("--remove", is_flag=True, help="Take the bundle away from these trucks.")
+@click.option("--stages", type=shares, default="100%", show_default=True, help="Trucks that each stage reaches.")
+@click.option("--stop-at", type=share, metavar="PERCENT", help="Halt at this share of failures; 20% with stages.")
+@click.option("--dark-after", type=duration, default="3d", show_default=True, help="Who is silent is not waited for.")
+@click.option("--deadline", type=coming, metavar="T", help="By when; it gets more urgent towards it: 5d, 2026-12-24.")
+@click.option("--accept-cost", type=priced, metavar="MONEY", help="Quote and spending stay below: 40USD, 12.50EUR.")
 @click.option("--valid", type=duration, default="365d", show_default=True, help="How long it is believed.")
 @click.option("--save", type=click.Path(dir_okay=False, path_type=Path), help="Keep it in a file for more signatures.")
 @click.option("--yes", is_flag=True, help="Do not ask before signing (for scripts).")
@@ -100,12 +109,24 @@ def rollout_create(
     keys: tuple[str, ...],
     precedence: str,
     remove: bool,
+    stages: tuple[int, ...],
+    stop_at: int | None,
+    dark_after: int,
+    deadline: int | None,
+    accept_cost: tuple[int, str] | None,
     valid: int,
     save: Path | None,
     yes: bool,
 ) -> None:
-    """Give trucks a version of a BUNDLE, the newest if none is named. The quote comes first."""
+    """Give trucks a version of a BUNDLE, the newest if none is named. The quote comes first.
+
+    With stages the next one begins when those that can be reached have reported. Which trucks come first follows from
+    what is signed. A rollout halts by itself when too many trucks fail, or when it costs more than was accepted.
+    """
     to = _addressee(trucks, group)
+    if deadline is not None and deadline <= now_s():
+        raise click.UsageError("--deadline is over already")
+    cost, currency = accept_cost or (None, "USD")
     signing = [load_key(name, KeyRole.OPERATOR) for name in keys]
     with gateway() as client:
         found = find_bundle(client, bundle)
@@ -113,7 +134,7 @@ def rollout_create(
         version = 1 + max(
             (row.version for row in client.documents(kind="rollout") if row.bundle == found.name), default=0
         )
-        document = _make(
+        document = checked(
             Rollout(
                 document=DocumentKind.ROLLOUT,
                 version=version,
@@ -123,13 +144,23 @@ def rollout_create(
                 bundle=found.name,
                 manifest=manifest,
                 precedence=Precedence[precedence.upper()],
+                stages=stages,
+                stop_at_percent=_DEFAULT_STOP if stages and stop_at is None else stop_at,
+                dark_after_s=dark_after,
+                deadline_s=deadline,
+                cost_milli_max=cost,
+                currency=currency,
             )
         )
         if remove:
             note(f"{found.name} is taken away from {_title(to)}.")
         else:
             note(f"{found.name} {found.version} ({found.files} files, {size(found.size)}) for {_title(to)}:")
-            _print_quote(_quoted(client, found, to))
+            quoted = _quoted(client, found, to)
+            _print_quote(quoted)
+            _check_cost(quoted, accept_cost)
+        for line in explain(document, None, lambda key: key.hex()[:8])[:-1]:
+            note(line)
         confirm(f"Sign this as {', '.join(keys)}?", yes=yes)
         if save is not None:
             write_private(save, cose.sign(signing, document.encode(), document_aad(document.kind)))
@@ -138,57 +169,6 @@ def rollout_create(
         answer = client.create_rollout(sign_document(document, signing))
     say(f"Rollout {answer.digest}")
     say(f"Trucks hear of it with their next acknowledgement. Next: digitruck rollout show {answer.digest[:12]}")
-
-
-@rollout.command("list", epilog=examples("digitruck rollout list", "digitruck rollout list --json"))
-@json_option
-def rollout_list(as_json: bool) -> None:
-    """List rollouts, newest first."""
-    with gateway() as client:
-        found = client.rollouts()
-    if as_json:
-        print_json(found)
-        return
-    print_table(
-        ["id", "bundle", "version", "for", "precedence", "since", "by"],
-        [
-            (
-                each.id[:12],
-                each.bundle,
-                "(taken away)" if each.manifest is None else each.version,
-                f"group {each.document.group}" if each.document.group else each.document.trucks,
-                each.precedence,
-                instant(each.document.received_ms),
-                each.document.put_by,
-            )
-            for each in found
-        ],
-        empty="no rollouts yet: digitruck rollout create BUNDLE --trucks T",
-    )
-
-
-@rollout.command("show", epilog=examples("digitruck rollout show 3f0c9a1b22d4", "digitruck rollout show 3f0c --json"))
-@click.argument("identity", metavar="ID")
-@json_option
-def rollout_show(identity: str, as_json: bool) -> None:
-    """Show how far each truck of a rollout is, by the trucks' own receipts. The beginning of ID is enough."""
-    with gateway() as client:
-        whole = identity if len(identity) == 64 else _whole_id(client, identity)
-        found = client.rollout(whole)
-        items, after = list(found.items), found.next
-        while after is not None:
-            page = client.rollout(whole, after=after)
-            items, after = items + page.items, page.next
-    if as_json:
-        print_json({"id": found.id, "bundle": found.bundle, "version": found.version, "trucks": items})
-        return
-    note(f"{found.bundle} {found.version or '(taken away)'}, {found.precedence}")
-    now = now_ms()
-    print_table(
-        ["truck", "state", "last heard", "receipt", "reason"],
-        [(e.truck, e.state, ago(e.last_heard_ms, now), instant(e.receipt_ms), e.reason) for e in items],
-        empty="no truck is meant by it yet",
-    )
 
 
 def _checked_manifest(client: SyncClient, found: Bundle) -> bytes:
@@ -205,7 +185,8 @@ def _checked_manifest(client: SyncClient, found: Bundle) -> bytes:
     return bytes.fromhex(found.manifest)
 
 
-def _make(document: Rollout) -> Rollout:
+def checked(document: Rollout) -> Rollout:
+    """Return a rollout that trucks would take; raise `CommandError` for another."""
     try:
         read_document(document.encode())
     except MalformedError as error:
@@ -246,11 +227,24 @@ def _print_quote(quoted: list[TruckQuote]) -> None:
     )
 
 
-def _whole_id(client: SyncClient, beginning: str) -> str:
-    found = [each.id for each in client.rollouts() if each.id.startswith(beginning.lower())]
-    if len(found) != 1:
-        raise CommandError(f"{len(found)} rollouts begin with {beginning!r}: see digitruck rollout list")
-    return found[0]
+def _check_cost(quoted: list[TruckQuote], accepted: tuple[int, str] | None) -> None:
+    """Say what it costs over each truck's cheapest link, and refuse more than was accepted."""
+    costs: dict[str, int] = {}
+    for each in quoted:
+        known = [(milli, link.currency) for link in each.links if (milli := _known(link)) is not None]
+        if known:
+            milli, currency = min(known)
+            costs[currency] = costs.get(currency, 0) + milli
+    told = ", ".join(money(milli, currency) or "" for currency, milli in sorted(costs.items()))
+    note(f"Over the cheapest link of each truck: {told or 'no price is known'}.")
+    if accepted is None:
+        return
+    most, currency = accepted
+    others = sorted(set(costs) - {currency})
+    if others:
+        raise CommandError(f"prices are in {', '.join(others)}, too: --accept-cost in {currency} cannot cover them")
+    if costs.get(currency, 0) > most:
+        raise CommandError(f"that is more than the accepted {money(most, currency)}: raise --accept-cost, or wait")
 
 
 def _addressee(trucks: str | None, group: str | None) -> Addressee:

@@ -47,3 +47,9 @@ def instant(text: str) -> int:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     return int(moment.timestamp() * 1000)
+
+
+def coming(text: str) -> int:
+    """Return an instant to come in Unix seconds: `5d` (from now), or a date or time as `instant` takes them."""
+    match = _DURATION.fullmatch(text.strip())
+    return now_s() + int(match[1]) * _UNITS_S[match[2]] if match is not None else instant(text) // 1000

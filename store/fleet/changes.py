@@ -34,6 +34,7 @@ KINDS: Final = (
     "quarantine",
     "receipt",
     "revoked",
+    "rollout",
     "schema",
     "status",
     "tombstone",

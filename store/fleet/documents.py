@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Row, and_, insert, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from protocol.numbers import DocumentKind
-from store.fleet import audit
+from store.fleet import audit, rollouts
 from store.fleet.database import FleetPart, Transaction
 from store.fleet.errors import DocumentConflictError
 from store.fleet.limits import PAGE_MAX
@@ -62,6 +62,8 @@ class Documents(FleetPart):
                 row = {column.name: getattr(bundle, column.name) for column in bundles.c}
                 await transaction.execute(insert(bundles).values(row))
                 transaction.note("bundle", subject=f"{bundle.name}/{bundle.label}", at_ms=document.received_ms)
+            if document.kind is DocumentKind.ROLLOUT:
+                await rollouts.begin(transaction, document)
             kind = "config" if document.kind is DocumentKind.CONFIG else "document"
             transaction.note(kind, subject=document.digest.hex(), at_ms=document.received_ms)
             await audit.append(self._database, transaction, _entry(document))
@@ -106,21 +108,6 @@ class Documents(FleetPart):
         is_config = documents.c.kind == int(DocumentKind.CONFIG)
         by_name = await self._first(and_(is_config, _names(truck)))
         return by_name or await self._first(and_(is_config, documents.c.group_name == group))
-
-    async def rollouts_for(self, truck: str, group: str) -> list[DocumentRecord]:
-        """Return the rollout that counts for a truck of each bundle, chosen as `newest_config` chooses."""
-        is_rollout = documents.c.kind == int(DocumentKind.ROLLOUT)
-        async with self._database.read() as connection:
-            found: dict[str, Row[Any]] = {}
-            for meant in (_names(truck), documents.c.group_name == group):
-                query = select(documents).where(is_rollout, meant)
-                chosen: dict[str, Row[Any]] = {}
-                for row in await connection.execute(query.order_by(documents.c.version, documents.c.received_ms)):
-                    chosen[row.bundle or ""] = row
-                found = chosen | found
-            rows = [found[bundle] for bundle in sorted(found)]
-            trucks = await _addressed(connection, rows)
-        return [_record(row, trucks) for row in rows]
 
     async def set_desired(self, truck: str, digest: bytes, signed: bytes, now_ms: int) -> None:
         """Keep the desired state that the gateway signed for a truck, in the place of the one before."""

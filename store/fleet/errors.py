@@ -19,6 +19,13 @@ class UnknownTruckError(LocalError):
         self.truck = truck
 
 
+class UnknownRolloutError(LocalError):
+    """No rollout of this digest is here."""
+
+    def __init__(self, digest: str) -> None:
+        super().__init__(f"no rollout {digest} is here")
+
+
 class EnrolmentReason(StrEnum):
     """Why a one-time code was not taken, as whoever holds it at the truck reads it."""
 

@@ -24,6 +24,7 @@ from store.fleet.ledger import Ledger
 from store.fleet.migration import check_version, migrate
 from store.fleet.parcels import Parcels
 from store.fleet.proof import Proof
+from store.fleet.rollouts import Rollouts
 from store.fleet.rollups import Rollups
 from store.fleet.schemas import Schemas
 from store.fleet.telemetry import Telemetry
@@ -45,6 +46,7 @@ class FleetStore(
     Rollups,
     Figures,
     Documents,
+    Rollouts,
     Bundles,
     Ledger,
     Alarms,

@@ -29,6 +29,7 @@ _KEY: Final = "truck, signing_key, credential, since_ms, until_ms"
 _DOCUMENT: Final = (
     "digest, kind, version, name, bundle, group_name, issued_s, expires_s, size, received_ms, put_by, signed, stream"
 )
+_ROLLOUT: Final = "state, stage, reason, changed_by, changed_ms"
 _CARRIED_KINDS: Final = (DocumentKind.ROOT, DocumentKind.DELEGATION, DocumentKind.CONFIG)
 
 
@@ -83,12 +84,15 @@ def carry(path: Path, part: Path) -> Carried | None:
             kinds = ", ".join(str(int(kind)) for kind in _CARRIED_KINDS)
             documents = old.execute(f"SELECT {_DOCUMENT} FROM documents WHERE kind IN ({kinds})").fetchall()  # noqa: S608
             addressed = old.execute("SELECT truck, digest FROM document_trucks").fetchall()
+            states = old.execute(f"SELECT {_ROLLOUT}, digest FROM rollout_states").fetchall()  # noqa: S608
+            released = old.execute("SELECT digest, truck, stage, released_ms FROM rollout_trucks").fetchall()
             heard = old.execute("SELECT coalesce(max(last_heard_ms), 0) FROM trucks").fetchone()[0]
             last = old.execute("SELECT id, hash FROM audit_log ORDER BY id DESC LIMIT 1").fetchone() or (0, bytes(32))
         with contextlib.closing(sqlite3.connect(part)) as copy, copy:
             joined = _carry_trucks(copy, trucks, keys)
             revocations = _carry_revocations(copy, trucks, tokens)
             carried = _carry_documents(copy, documents, addressed)
+            _carry_rollouts(copy, states, released)
     except sqlite3.Error:
         return None
     return Carried(revocations, joined, carried, int(heard), int(last[0]), bytes(last[1]))
@@ -140,6 +144,20 @@ def _carry_documents(
         "INSERT INTO document_trucks (truck, digest) VALUES (?, ?)", [row for row in addressed if row[1] in new]
     )
     return len(sound)
+
+
+def _carry_rollouts(
+    copy: sqlite3.Connection, states: list[tuple[object, ...]], released: list[tuple[object, ...]]
+) -> None:
+    """Take over how far rollouts are that the copy has: one that was halted since must not go on."""
+    values = ", ".join(f"{name} = ?" for name in _ROLLOUT.split(", "))
+    copy.executemany(f"UPDATE rollout_states SET {values} WHERE digest = ?", states)  # noqa: S608
+    known = {row[0] for row in copy.execute("SELECT digest FROM rollout_states")}
+    joined = {row[0] for row in copy.execute("SELECT name FROM trucks")}
+    copy.executemany(
+        "INSERT OR IGNORE INTO rollout_trucks (digest, truck, stage, released_ms) VALUES (?, ?, ?, ?)",
+        [row for row in released if row[0] in known and row[1] in joined],
+    )
 
 
 def swap(part: Path, path: Path) -> Path | None:

@@ -77,12 +77,13 @@ class Signers:
         )
         return self.sign(document, self.publisher)
 
-    def rollout(self, manifest: bytes | None, *, version: int = 1, to: Addressee | None = None) -> bytes:
+    def rollout(self, manifest: bytes | None, *, version: int = 1, to: Addressee | None = None, **terms: Any) -> bytes:
         document = Rollout(
             **self.dates(DocumentKind.ROLLOUT, version),
             addressee=to or Addressee(("ke-arrow",)),
             bundle="maths",
             manifest=manifest,
+            **terms,
         )
         return self.sign(document, self.operator)
 
@@ -100,12 +101,12 @@ class Truck:
     name: str
     key: cose.SigningKey
     sequence: int = 0
+    since_ms: int = NOW_MS
 
     async def send(self, part: Part, sealed: bytes | None = None) -> None:
         self.sequence += 1
-        item = IngestItem(
-            self.name, "sat", EPOCH, self.sequence, Precedence.NORMAL, sealed or bytes(80), NOW_MS + self.sequence, part
-        )
+        at_ms = self.since_ms + self.sequence
+        item = IngestItem(self.name, "sat", EPOCH, self.sequence, Precedence.NORMAL, sealed or bytes(80), at_ms, part)
         (result,) = await self.fleet.ingest([item])
         assert result.committed, result
 

@@ -44,9 +44,14 @@ class RunningGateway:
     fleet: FleetStore
     blobs: BlobStore
     url: str
+    documents: Documents
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(timeout=30)
+
+    async def advance(self, rollout: str) -> None:
+        """Do what the gateway's task does when it hears of a receipt; `rollout` is its id."""
+        await self.documents.rollouts.advance(bytes.fromhex(rollout))
 
 
 @contextlib.contextmanager
@@ -83,10 +88,11 @@ def running_gateway(database: Path, folder: Path, limits: ApiLimits | None = Non
             freshness_key=lambda: FRESHNESS.public,
             trust=lambda: TrustState(keys, documents.warnings(), documents.unsigned),
             is_revoked=documents.is_revoked,
+            rollouts=documents.rollouts,
         )
         server = await start_api(make_app(fleet, blobs, services, limits=limits), "127.0.0.1", 0, limits=limits)
         stack.push_async_callback(server.close)
-        gateway = RunningGateway(loop, fleet, blobs, f"http://127.0.0.1:{server.port}")
+        gateway = RunningGateway(loop, fleet, blobs, f"http://127.0.0.1:{server.port}", documents)
         if not await fleet.tokens():
             for role, token in TOKENS.items():
                 await fleet.put_token(token_sha256(token), f"the-{role}", role.value, now_ms())

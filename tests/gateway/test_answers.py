@@ -45,6 +45,8 @@ READ: dict[str, type[msgspec.Struct]] = {
     "GET /v1/bundles/{name}/{version}": contentanswers.BundleDetail,
     "PUT /v1/blobs/{digest}": contentanswers.Upload,
     "POST /v1/rollouts": answers.DocumentRow,
+    "POST /v1/rollouts/{id}/rollback": answers.DocumentRow,
+    "POST /v1/rollouts/{id}/{action}": contentanswers.Rollout,
     "GET /v1/rollouts": contentanswers.RolloutPage,
     "GET /v1/rollouts/{id}": contentanswers.RolloutDetail,
     "POST /v1/quotes": contentanswers.Quote,

@@ -176,7 +176,7 @@ async def test_a_crash_before_trucks_were_told_is_made_good_at_the_start_and_by_
 ) -> None:
     config = BY.config()
     with monkeypatch.context() as patched:
-        patched.setattr(module.Documents, "_refresh_affected", lambda self, document: _crash())
+        patched.setattr(module.Documents, "_refresh_affected", lambda self, document, digest: _crash())
         with pytest.raises(OSError, match="power cut"):
             await documents.accept(config, "ada")
     before = await refresh_is_due(fleet)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +24,7 @@ from gateway.api.server import ApiServer, start_api
 from gateway.api.services import Services
 from gateway.config import OidcSettings
 from gateway.oidc import Identity, LoginSecrets, ProviderUnreachableError, SignInError
+from gateway.rollouts import Rollouts
 from gateway.telemetry import Telemetry
 from protocol import cose
 from protocol.documents import (
@@ -81,7 +82,18 @@ class Accept:
                 len(document.files), size, NOW_MS, actor,
             )  # fmt: skip
         await self._fleet.put_document(record, bundle)
+        if kind is DocumentKind.ROLLOUT:
+            await rollouts_of(self._fleet).advance(digest)
         return record
+
+
+def rollouts_of(fleet: FleetStore) -> Rollouts:
+    """What brings rollouts on, without desired states to refresh."""
+
+    async def refresh(names: Sequence[str]) -> None:
+        return None
+
+    return Rollouts(fleet, now_ms=lambda: NOW_MS, refresh=refresh)
 
 
 @dataclass(frozen=True)
@@ -197,6 +209,7 @@ async def serve(
         "telemetry": Telemetry(fleet),
         "freshness_key": lambda: signers.gateway.public,
         "sign_in": FakeSignIn(),
+        "rollouts": rollouts_of(fleet),
     }
     app = make_app(fleet, BlobStore(folder / "blobs"), Services(**(given | services)), limits=limits)
     server = await start_api(app, "127.0.0.1", 0, limits=limits)

@@ -46,6 +46,7 @@ MATRIX: dict[tuple[str, str], frozenset[Role] | None] = {
     ("POST", "/v1/rollouts"): OPERATOR,
     ("GET", "/v1/rollouts"): ALL,
     ("GET", "/v1/rollouts/{id}"): ALL,
+    ("POST", "/v1/rollouts/{id}/rollback"): OPERATOR,
     ("POST", "/v1/rollouts/{id}/{action}"): OPERATOR,
     ("GET", "/v1/ledger"): ALL,
     ("GET", "/v1/budgets"): ALL,
@@ -79,7 +80,7 @@ async def ask(world: World, method: str, path: str, role: Role | None) -> int:
         truck="ke-arrow", digest="0" * 64, name="maths", version="v1", id=world.rollout.hex(), action="pause"
     )
     kwargs: dict[str, Any] = {}
-    if path in ("/v1/documents", "/v1/rollouts") and method != "GET":
+    if path in ("/v1/documents", "/v1/rollouts", "/v1/rollouts/{id}/rollback") and method != "GET":
         kwargs = {"data": world.gateway.signers.config(9), "headers": {"Content-Type": "application/cose"}}
     elif "blobs" in path and method == "PUT":
         kwargs = {"data": b"x", "headers": OCTETS}

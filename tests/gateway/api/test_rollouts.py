@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from gateway.api.auth import Role
 from protocol import cose
 from protocol.documents import Addressee
 from protocol.numbers import DocumentKind, Outcome
-from tests.gateway.api.conftest import Gateway, World
+from tests.gateway.api.conftest import Answer, Gateway, World
 from tests.gateway.fleets import NOW_MS, add_truck
 
 COSE = {"Content-Type": "application/cose"}
@@ -92,10 +94,52 @@ async def test_rollouts_are_listed_newest_first_in_pages(world: World) -> None:
     assert rest["next"] is None
 
 
-@pytest.mark.parametrize("action", ["pause", "resume", "abort", "rollback"])
-async def test_what_the_gateway_cannot_do_alone_it_says(world: World, action: str) -> None:
-    answer = await world.gateway.ask("POST", f"/v1/rollouts/{world.rollout.hex()}/{action}", role=Role.OPERATOR)
-    assert (answer.status, answer.media) == (501, "application/problem+json")
+async def act(world: World, action: str, rollout: bytes | None = None, **kwargs: Any) -> Answer:
+    identity = (rollout or world.rollout).hex()
+    return await world.gateway.ask("POST", f"/v1/rollouts/{identity}/{action}", role=Role.OPERATOR, **kwargs)
+
+
+async def test_it_is_paused_resumed_and_aborted_by_an_operator_and_the_log_says_by_whom(world: World) -> None:
+    seen = [(await act(world, action)).json["state"] for action in ("pause", "resume", "abort")]
+    assert seen == ["paused", "running", "aborted"]
+    for action in ("pause", "resume", "abort"):
+        refused = await act(world, action)
+        assert (refused.status, "is aborted" in refused.json["detail"]) == (409, True)
+    assert [(each.action, each.actor) for each in (await world.gateway.log())[:3]] == [
+        ("rollout.aborted", "the-operator"),
+        ("rollout.running", "the-operator"),
+        ("rollout.paused", "the-operator"),
+    ]
+
+
+async def test_rolling_back_takes_a_signed_rollout_of_the_same_bundle_and_trucks(world: World) -> None:
+    signers = world.gateway.signers
+    elsewhere = signers.rollout(None, version=2, to=Addressee(group="kenya"))
+    refused = await act(world, "rollback", data=elsewhere, headers=COSE)
+    assert (refused.status, "same trucks" in refused.json["detail"]) == (422, True)
+    assert (await act(world, "rollback", data=signers.config(3), headers=COSE)).status == 422
+    back = signers.rollout(None, version=2)
+    assert (await act(world, "rollback", data=back, headers=COSE)).status == 201
+    shown = (await world.gateway.get(f"/v1/rollouts/{world.rollout.hex()}")).json
+    assert shown["state"] == "aborted"
+    assert shown["reason"] == f"rolled back by {cose.digest(back).hex()[:12]}"
+    assert shown["items"][0]["state"] == "superseded"
+
+
+async def test_a_truck_says_why_it_is_not_further(world: World) -> None:
+    fleet, signers = world.gateway.fleet, world.gateway.signers
+    for name in ("ke-a", "ke-b", "ke-c"):
+        await add_truck(fleet, name)
+        await fleet.heard(name, "sat", NOW_MS - 60_000)
+    signed = signers.rollout(
+        world.manifest, version=2, to=Addressee(group="kenya"), stages=(30,), stop_at_percent=50, dark_after_s=3_600
+    )
+    await world.gateway.put_document(signed)
+    shown = (await world.gateway.get(f"/v1/rollouts/{cose.digest(signed).hex()}")).json
+    by_state = {each["state"]: each["reason"] for each in shown["items"] if each["truck"] != "ke-arrow"}
+    assert (shown["stage"], shown["stages"], shown["counts"]) == (1, [30, 100], {"waiting": 1, "staged": 2})
+    assert by_state["staged"].startswith("stage 1 of 2 is open; stage 2 of 2 begins when ke-")
+    assert by_state["waiting"] == "knows of it; nothing fetched yet"
 
 
 async def test_an_unknown_action_is_not_found(world: World) -> None:

@@ -15,7 +15,7 @@ from protocol.documents import Addressee, Rollout, parse_document, sign_document
 from protocol.numbers import DocumentKind, Outcome, Precedence
 from tests.gateway.cli.conftest import Digitruck
 from tests.gateway.fleets import Truck, add_truck
-from tests.gateway.running import TOKENS, RunningGateway
+from tests.gateway.running import TOKENS, RunningGateway, now_ms
 
 CREATE = ("rollout", "create", "--key", "asha", "--yes")
 
@@ -105,6 +105,79 @@ def test_a_bundle_that_is_not_complete_is_not_rolled_out_until_it_is(
     pushed = digitruck("bundle", "push", "maths", "--name", "maths", "--version", "2.0", "--key", "library")
     assert "Sent 1 of 1 contents" in pushed.out
     digitruck(*CREATE, "maths@2.0", "--trucks", "ke-arrow")
+
+
+def test_a_bad_edition_halts_at_the_first_stage_and_is_taken_back(
+    truck: Truck, trusted: RunningGateway, digitruck: Digitruck
+) -> None:
+    trucks = [truck, *(trusted.run(add_truck(trusted.fleet, f"ke-{number}")) for number in range(9))]
+    digitruck(*CREATE, "maths@1.0", "--group", "kenya")
+    good, bad = (bytes.fromhex(manifest(digitruck, version)) for version in ("1.0", "1.1"))
+    for each in trucks:
+        each.since_ms = now_ms()
+        trusted.run(each.receipt(DocumentKind.MANIFEST, good, Outcome.APPLIED, "maths"))
+    digitruck(*CREATE, "maths@1.1", "--group", "kenya", "--stages", "20%,50%,100%")
+    (listed, _) = digitruck("rollout", "list", "--json").json
+    trusted.run(trusted.advance(listed["id"]))
+    shown = digitruck("rollout", "show", listed["id"], "--json").json
+    assert (shown["state"], shown["stage"], shown["counts"]) == ("running", 1, {"waiting": 2, "staged": 8})
+    first = [each for each in trucks if each.name in {t["truck"] for t in shown["trucks"] if t["state"] == "waiting"}]
+    for each in first:
+        each.since_ms = now_ms()
+        trusted.run(each.receipt(DocumentKind.MANIFEST, bad, Outcome.ROLLED_BACK, "maths", "the health hook failed"))
+    trusted.run(trusted.advance(listed["id"]))
+    told = digitruck("rollout", "show", listed["id"][:8])
+    assert "halted: 2 of 2 trucks failed (100 %; it stops at 20 %)" in told.out
+    assert "the health hook failed" in told.out
+    assert "rollout rollback" in told.err
+    back = digitruck("rollout", "rollback", listed["id"][:8], "--key", "asha", "--yes")
+    assert "goes back from 1.1 to 1.0" in back.err
+    (newest, taken_back, _) = digitruck("rollout", "list", "--json").json
+    assert (newest["version"], newest["stage"], taken_back["state"]) == ("1.0", 1, "aborted")
+    halts = [each for each in trusted.run(trusted.fleet.audit_log()) if each.action == "rollout.halted"]
+    assert [each.actor for each in halts] == ["gateway"]
+
+
+def test_one_is_paused_resumed_and_aborted(truck: Truck, trusted: RunningGateway, digitruck: Digitruck) -> None:
+    digitruck(*CREATE, "maths@1.0", "--trucks", "ke-arrow")
+    (listed,) = digitruck("rollout", "list", "--json").json
+    assert "is paused" in digitruck("rollout", "pause", listed["id"][:8]).out
+    assert digitruck("rollout", "show", listed["id"], "--json").json["trucks"][0]["state"] == "paused"
+    assert "is running" in digitruck("rollout", "resume", listed["id"][:8]).out
+    assert "nobody is here to confirm" in digitruck("rollout", "abort", listed["id"][:8], ok=False).err
+    digitruck("rollout", "abort", listed["id"][:8], "--yes")
+    refused = digitruck("rollout", "resume", listed["id"][:8], ok=False)
+    assert (refused.code, "is aborted" in refused.err) == (1, True)
+
+
+def test_what_was_signed_says_how_it_goes(truck: Truck, trusted: RunningGateway, digitruck: Digitruck) -> None:
+    terms = ("--stages", "10%,50%", "--stop-at", "30%", "--deadline", "5d", "--accept-cost", "12.5eur")
+    ran = digitruck(*CREATE, "maths@1.0", "--trucks", "ke-arrow", *terms)
+    (signed,) = rollouts(trusted)
+    assert (signed.stages, signed.stop_at_percent) == ((10, 50), 30)
+    assert (signed.cost_milli_max, signed.currency) == (12_500, "EUR")
+    assert signed.deadline_s is not None
+    assert signed.deadline_s - signed.issued_s in range(5 * 86_400 - 60, 5 * 86_400 + 60)
+    assert "Stages: 10 %, 50 %, 100 % of the trucks." in ran.err
+    assert "halts when more than 12.50 EUR were spent" in ran.err
+    for wrong in (
+        ("--stages", "50%,10%"),
+        ("--stop-at", "0%"),
+        ("--accept-cost", "lots"),
+        ("--deadline", "1990-01-01"),
+    ):
+        assert digitruck(*CREATE, "maths@1.0", "--trucks", "ke-arrow", *wrong, ok=False).code == 2
+
+
+def test_what_costs_more_than_was_accepted_is_not_signed(
+    truck: Truck, trusted: RunningGateway, digitruck: Digitruck
+) -> None:
+    priced = "links.sat.price_per_mb_milli=5000000"
+    digitruck("config", "set", "ke-arrow", priced, "links.sat.month_bytes_max=unlimited", "--key", "asha", "--yes")
+    ran = digitruck(*CREATE, "maths", "--trucks", "ke-arrow", "--accept-cost", "10USD", ok=False)
+    assert (ran.code, "more than the accepted" in ran.err) == (1, True)
+    assert rollouts(trusted) == []
+    digitruck(*CREATE, "maths", "--trucks", "ke-arrow", "--accept-cost", "1000USD")
 
 
 def test_a_person_who_is_no_operator_cannot_start_one(

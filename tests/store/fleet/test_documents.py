@@ -75,7 +75,7 @@ async def test_a_config_by_name_goes_before_one_for_the_group(fleet: FleetStore)
     assert (chosen.version, chosen.trucks) == (2, ("ke-arrow", "zm-patel"))
 
 
-async def test_of_each_bundle_one_rollout_counts(fleet: FleetStore) -> None:
+async def test_of_each_bundle_the_rollout_that_counts_comes_first(fleet: FleetStore) -> None:
     def rollout(version: int, name: str, **to: object) -> DocumentRecord:
         return document(version, DocumentKind.ROLLOUT, bundle=name, name=f"{name}@{to}", **to)
 
@@ -84,8 +84,9 @@ async def test_of_each_bundle_one_rollout_counts(fleet: FleetStore) -> None:
     await fleet.put_document(rollout(1, "maths", group="kenya"))
     await fleet.put_document(rollout(2, "maths", trucks=("ke-arrow",)))
     await fleet.put_document(rollout(3, "zoo", trucks=("zm-patel",)))
-    chosen = await fleet.rollouts_for("ke-arrow", "kenya")
-    assert [(each.bundle, each.version) for each in chosen] == [("atlas", 6), ("maths", 2)]
+    candidates = await fleet.rollout_candidates("ke-arrow", "kenya")
+    found = {bundle: [each.document.version for each in several] for bundle, several in candidates.items()}
+    assert found == {"atlas": [6, 5], "maths": [2, 1]}
 
 
 async def test_a_bundles_label_names_one_manifest(fleet: FleetStore) -> None:
