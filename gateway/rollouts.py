@@ -17,6 +17,7 @@ from gateway.budgets import price_milli
 from gateway.staging import Step, is_settled, next_step, stages_of
 from protocol.documents import Config, Rollout, parse_document
 from protocol.numbers import DocumentKind, Outcome
+from store.fleet.alarms import AlarmNote
 from store.fleet.audit import GATEWAY_ACTOR
 from store.fleet.errors import UnknownRolloutError
 from store.fleet.evidence import HOUR_MS
@@ -32,6 +33,7 @@ _LOOK_AGAIN_S = 60.0
 _REST_S = 1.0
 _STEPS_MAX = 20
 _WAKING = frozenset({"receipt", "truck", "document", "revoked", "rollout", "gap"})
+_RULES = "rollout."
 _LIVE = (RolloutState.RUNNING, RolloutState.PAUSED)
 
 _BEFORE: dict[RolloutState, tuple[RolloutState, ...]] = {
@@ -68,6 +70,9 @@ class Rollouts:
 
     async def run(self) -> None:
         """Look at every live rollout, again whenever something happened that may matter, until cancelled."""
+        for digest, reason in await self._fleet.halted_rollouts():
+            # A process that died between the halt and its alarm.
+            await self._alarm(digest, await self._rollout(digest), reason)
         while True:
             self._wake.clear()
             for digest in await self._fleet.live_rollouts():
@@ -111,6 +116,9 @@ class Rollouts:
             digest, before=_BEFORE[after], after=after, actor=actor, reason=reason, now_ms=self._now_ms()
         )
         if changed:
+            await self._fleet.settle_alarms(
+                _RULES, [], self._now_ms(), truck="", subject=digest.hex()[:12], actor=actor
+            )
             members = await self._members(digest, rollout)
             await self._refresh([each.truck for each in members if each.stage is not None])
             if after is RolloutState.RUNNING:
@@ -215,8 +223,20 @@ class Rollouts:
             now_ms=self._now_ms(),
         )
         if halted:
+            await self._alarm(digest, rollout, reason)
             log.error("rollout.halted", bundle=rollout.bundle, rollout=digest.hex(), reason=reason)
             await self._refresh([each.truck for each in members if each.stage is not None])
+
+    async def _alarm(self, digest: bytes, rollout: Rollout, reason: str) -> None:
+        note = AlarmNote(
+            rule=f"{_RULES}halted",
+            truck="",
+            subject=digest.hex()[:12],
+            severity="critical",
+            text=f"the rollout of {rollout.bundle} halted: {reason}",
+            next_step=f"digitruck rollout show {digest.hex()[:12]}, then rollout rollback or resume",
+        )
+        await self._fleet.settle_alarms(_RULES, [note], self._now_ms(), truck="", subject=note.subject)
 
     async def _too_dear(self, rollout: Rollout, members: Sequence[RolloutMember]) -> str:
         if rollout.cost_milli_max is None:

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Self
 
-from gateway.api.ledger import budgets_of
 from gateway.api.operations import Call
 from gateway.api.shapes import Bytes, Millis, MoneyMilli, Shape
+from gateway.fleetbudgets import budgets_of
 from gateway.rollouts import Spent
 from gateway.staging import is_dark, is_settled, stages_of
 from protocol.documents import Rollout
@@ -161,15 +161,15 @@ class Progress:
 
     async def _waits_for_link(self, truck: TruckRecord, now_ms: int) -> str:
         """Say which link it waits for, as far as budgets and prices here tell; the truck decides."""
-        budgets = await budgets_of(self.call, truck)
-        over = next((each for each in budgets if each.link == truck.last_link), None)
-        if over is not None and over.left_bytes is not None and over.left_bytes <= over.reserve_bytes:
-            return f"the month's budget of {over.link} is used up"
+        budgets = (await budgets_of(self.call.api.fleet, [truck], now_ms))[truck.name]
+        over = next((each for each in budgets if each.plan.link == truck.last_link), None)
+        if over is not None and over.left_bytes is not None and over.left_bytes <= over.plan.reserve_bytes:
+            return f"the budget of {over.plan.link} is used up"
         urgent = Precedence(self.rollout.precedence_at(now_ms // 1000)) is not Precedence.BULK
         cheaper = [
-            each.link
+            each.plan.link
             for each in budgets
-            if over is not None and each.price_per_mb_milli < over.price_per_mb_milli and each.link != over.link
+            if over is not None and each.plan.price_per_mb_milli < over.plan.price_per_mb_milli
         ]
         if cheaper and not urgent:
             return f"waits for {' or '.join(cheaper)}: {truck.last_link}, where it was heard, is not accepted for bulk"

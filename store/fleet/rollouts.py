@@ -108,6 +108,13 @@ class Rollouts(FleetPart):
         async with self._database.read() as connection:
             return list((await connection.execute(query)).scalars())
 
+    async def halted_rollouts(self) -> list[tuple[bytes, str]]:
+        """Return the rollouts that have halted, each with the reason."""
+        query = select(rollout_states.c.digest, rollout_states.c.reason)
+        async with self._database.read() as connection:
+            rows = await connection.execute(query.where(rollout_states.c.state == RolloutState.HALTED))
+            return [(row.digest, row.reason) for row in rows]
+
     async def rollout_candidates(self, truck: str, group: str) -> dict[str, list[Candidate]]:
         """Return by bundle the rollouts that are for a truck, the one that counts first of all at the front.
 

@@ -19,11 +19,12 @@ from edge.joining import join
 from gateway.config import CoapSettings, GatewayConfig, HttpSettings
 from gateway.daemon import Gateway, make_keys
 from protocol import cose
-from protocol.documents import Desired, DesiredEntry, read_document, sign_document
+from protocol.documents import Desired, DesiredEntry, Rollout, read_document, sign_document
 from protocol.joincode import read_join_code
 from protocol.numbers import DocumentKind, Precedence
 from store.blobs import BlobStore
 from store.files import publish
+from store.fleet.rollouts import RolloutState
 from store.parcels import ParcelState
 from tests.gateway.fleets import NOW_MS, Signers
 
@@ -106,6 +107,16 @@ class Hub:
         document = read_document(cose.parse(signed).payload)
         if await self.gateway.fleet.document(cose.digest(signed)) is None:
             await self.gateway.fleet.put_document(self.gateway.documents._record(document, signed, "a test"), None)
+            if isinstance(document, Rollout):
+                # The test says what is desired: the gateway's own task is to leave it alone.
+                await self.gateway.fleet.set_rollout_state(
+                    cose.digest(signed),
+                    before=(RolloutState.RUNNING,),
+                    after=RolloutState.PAUSED,
+                    actor="a test",
+                    reason="",
+                    now_ms=self.now_ms,
+                )
         return DesiredEntry(document.kind, document.version, cose.digest(signed), len(signed))
 
     async def push(self, files: dict[str, bytes], *, version: int = 1, name: str = "maths") -> bytes:

@@ -99,6 +99,8 @@ async def test_a_bad_bundle_halts_at_the_first_stage_and_the_others_never_hear_o
     assert state is not None
     assert (state.state, state.changed_by) == (RolloutState.HALTED, "gateway")
     assert state.reason == "1 of 2 trucks failed (50 %; it stops at 20 %)"
+    (alarm,) = await ten.store.alarms()
+    assert (alarm.rule, alarm.cleared_ms) == ("rollout.halted", None)
     told = await ten.told()
     assert told.pop(first[0]) == 2, "it has said what became of it"
     assert told.pop(first[1]) is None, "the other one is not told to go on, nor of what it would refuse"
@@ -139,6 +141,7 @@ async def test_aborted_it_goes_on_to_nobody_and_a_newer_one_takes_it_back(ten: F
     assert await ten.rollouts.set_state(digest, RolloutState.ABORTED, "asha", "")
     assert await ten.told_of(2) == [first[0]]
     assert len(await ten.told_of(1)) == 8
+    assert await ten.store.alarms() == []
     assert not await ten.rollouts.set_state(digest, RolloutState.RUNNING, "asha", "")
     await ten.roll_out(0, 3)
     assert len(await ten.told_of(3)) == 10
