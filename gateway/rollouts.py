@@ -13,9 +13,8 @@ from dataclasses import dataclass
 
 import structlog
 
-from gateway.budgets import price_milli
 from gateway.staging import Step, is_settled, next_step, stages_of
-from protocol.documents import Config, Rollout, parse_document
+from protocol.documents import Rollout, parse_document
 from protocol.numbers import DocumentKind, Outcome
 from store.fleet.alarms import AlarmNote
 from store.fleet.audit import GATEWAY_ACTOR
@@ -46,10 +45,14 @@ _BEFORE: dict[RolloutState, tuple[RolloutState, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What content has cost a truck: bytes by link, thousandths of money by currency."""
+    """What content has cost a truck: bytes by link, and money (billionths) by currency where it is known."""
 
     bytes_by_link: dict[str, int]
-    money_milli: dict[str, int]
+    money_nano: dict[str, int]
+
+    def milli(self, currency: str) -> int:
+        """Return the money of a currency in thousandths, rounded up."""
+        return -(-self.money_nano.get(currency, 0) // 1_000_000)
 
 
 class Rollouts:
@@ -243,7 +246,7 @@ class Rollouts:
             return ""
         spent = 0
         for member in members:
-            spent += (await self.spent(member)).money_milli.get(rollout.currency, 0)
+            spent += (await self.spent(member)).milli(rollout.currency)
         if spent <= rollout.cost_milli_max:
             return ""
         of = f"{spent / 1000:.2f} {rollout.currency} were spent, {rollout.cost_milli_max / 1000:.2f}"
@@ -252,23 +255,16 @@ class Rollouts:
     async def spent(self, member: RolloutMember) -> Spent:
         """Return what content has cost a truck from its release to its receipt, by the gateway's ledger.
 
-        The ledger adds up by the hour, so another bundle in the same hours counts as well. What the ledger has no
-        money for is priced by the truck's newest configuration.
+        The ledger adds up by the hour, so another bundle in the same hours counts as well.
         """
         if member.released_ms is None:
             return Spent({}, {})
         until_ms = self._now_ms() if member.receipt_ms is None else member.receipt_ms
         sums = await self._fleet.ledger(member.truck, member.released_ms - member.released_ms % HOUR_MS, until_ms + 1)
-        content = [each for each in sums if each.cause == "content"]
-        truck = await self._fleet.truck(member.truck) if content else None
-        config = None if truck is None else await self._fleet.newest_config(truck.name, truck.group)
-        links = () if config is None else parse_document(config.signed, Config)[0].links
-        prices = {each.name: each for each in links}
         spent = Spent({}, {})
-        for each in content:
-            spent.bytes_by_link[each.link] = spent.bytes_by_link.get(each.link, 0) + each.bytes
-            money, currency, link = each.money_milli, each.currency, prices.get(each.link)
-            if money == 0 and link is not None:
-                money, currency = price_milli(each.bytes, link.price_per_mb_milli), link.currency
-            spent.money_milli[currency] = spent.money_milli.get(currency, 0) + money
+        for each in sums:
+            if each.cause == "content":
+                spent.bytes_by_link[each.link] = spent.bytes_by_link.get(each.link, 0) + each.bytes
+                if each.money_nano is not None:
+                    spent.money_nano[each.currency] = spent.money_nano.get(each.currency, 0) + each.money_nano
         return spent

@@ -88,7 +88,7 @@ class Progress:
         member = self.members.get(name)
         state, reason = await self._told(truck, member)
         spent = Spent({}, {}) if member is None else await self.call.api.services.rollouts.spent(member)
-        currency, money = next(iter(sorted(spent.money_milli.items())), (None, None))
+        currency = min(spent.money_nano, default=None)
         return ProgressShape(
             truck=name,
             state=state,
@@ -98,7 +98,7 @@ class Progress:
             last_heard_ms=None if truck is None else truck.last_heard_ms,
             receipt_ms=None if member is None else member.receipt_ms,
             content_bytes=sum(spent.bytes_by_link.values()),
-            money_milli=money,
+            money_milli=None if currency is None else spent.milli(currency),
             currency=currency,
         )
 
@@ -163,13 +163,14 @@ class Progress:
         """Say which link it waits for, as far as budgets and prices here tell; the truck decides."""
         budgets = (await budgets_of(self.call.api.fleet, [truck], now_ms))[truck.name]
         over = next((each for each in budgets if each.plan.link == truck.last_link), None)
-        if over is not None and over.left_bytes is not None and over.left_bytes <= over.plan.reserve_bytes:
+        if over is not None and over.left_bytes is not None and over.left_bytes <= over.plan.terms.reserve_bytes:
             return f"the budget of {over.plan.link} is used up"
         urgent = Precedence(self.rollout.precedence_at(now_ms // 1000)) is not Precedence.BULK
         cheaper = [
             each.plan.link
             for each in budgets
-            if over is not None and each.plan.price_per_mb_milli < over.plan.price_per_mb_milli
+            if over is not None
+            and each.plan.terms.tariff.price_per_mb_milli < over.plan.terms.tariff.price_per_mb_milli
         ]
         if cheaper and not urgent:
             return f"waits for {' or '.join(cheaper)}: {truck.last_link}, where it was heard, is not accepted for bulk"

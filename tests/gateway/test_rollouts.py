@@ -212,7 +212,16 @@ async def test_it_halts_when_it_costs_more_than_was_accepted(ten: Fleet) -> None
 
     async def spend(milli: int) -> None:
         entry = LedgerEntry(
-            first, "sat", Precedence.BULK, "content", Direction.DOWN, ten.clock.now_ms(), 1_000, 1, milli
+            truck=first,
+            link="sat",
+            precedence=Precedence.BULK,
+            cause="content",
+            direction=Direction.DOWN,
+            at_ms=ten.clock.now_ms(),
+            bytes=1_000,
+            datagrams=1,
+            money_nano=milli * 1_000_000,
+            currency="USD",
         )
         await ten.store.ledger_add([entry])
         await ten.rollouts.advance(digest)
