@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -13,7 +14,7 @@ from edge.link import Link
 from edge.link_errors import LinkDownError, RefusedError, SessionLostError
 from edge.uplink import Uplink
 from protocol.errors import BudgetExceededError, DigitruckError
-from protocol.numbers import PATH_PIECES, PIECE_BYTES, Precedence
+from protocol.numbers import BURST_PIECES_MAX, PATH_PIECES, PIECE_BYTES, Precedence
 from protocol.transfer import Ask, Transfer
 from store.errors import StoreError
 from store.staging import Staging
@@ -25,6 +26,7 @@ _BACKOFFS_TO_DOWN = 3
 _TIMEOUT_MAX_S = 60.0
 _WAIT_S, _IDLE_WAIT_S = 2.0, 15.0
 _REST_S = 30.0
+_ARRIVED_MAX = 1_024  # pieces that wait for the disk; beyond that no more are asked for
 
 
 class Fetch:
@@ -46,7 +48,11 @@ class Fetch:
         self._precedence = precedence
         self._cause = cause
         self._monotonic = monotonic
-        self._transfer = Transfer(staging.digest, staging.size, staging.missing(), piece_bytes=PIECE_BYTES)
+        paces = {name: link.bursts.pace for name, link in uplink.links.items()}
+        self._transfer = Transfer(staging.digest, staging.size, staging.missing(), piece_bytes=PIECE_BYTES, paces=paces)
+        self._arrived: dict[int, bytes] = {}
+        self._storing: asyncio.Task[None] | None = None
+        self._pieces_max: dict[str, int] = {}
         self._wake = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._resting: dict[str, float] = {}
@@ -92,19 +98,77 @@ class Fetch:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._storing is not None:
+            await self._storing
         await self._writer.run(self.staging.close)
 
     def _pump(self, link: Link) -> None:
         now = self._monotonic()
         if link.resting or now < self._resting.get(link.name, 0.0):
             return
-        while self._uplink.may(link, self._precedence):
+        while len(self._arrived) < _ARRIVED_MAX and self._uplink.may(link, self._precedence):
+            if link.takes_bursts:
+                if not self._burst(link, now):
+                    return
+                continue
             ask = self._transfer.poll_transmit(link.name, now)
             if ask is None:
                 return
             task = asyncio.create_task(self._ask(link, ask), name=f"piece-{link.name}-{ask.number}")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+
+    def _burst(self, link: Link, now: float) -> bool:
+        """Ask for the next pieces over a link; return whether it is worth asking again."""
+        pieces_max = self._pieces_max.get(link.name, BURST_PIECES_MAX)
+        burst = self._transfer.poll_burst(link.name, now, pieces_max=pieces_max)
+        if burst is None:
+            return False
+        asks = burst.asks
+        try:
+            link.bursts.ask(
+                burst,
+                lambda ordinal, data: self._heard(link, asks[ordinal], data),
+                precedence=self._precedence,
+                cause=self._cause,
+            )
+        except BudgetExceededError as failure:
+            for ask in asks:
+                self._transfer.handle_loss(link.name, ask.number)
+            # A smaller one may be paid for yet.
+            self._pieces_max[link.name] = max(1, len(asks) // 4)
+            if len(asks) == 1:
+                self._pieces_max.pop(link.name)
+                self._failed(link, failure, was_in_flight=True)
+                return False
+        return True
+
+    def _heard(self, link: Link, ask: Ask, data: bytes) -> None:
+        try:
+            index = self._transfer.handle_piece(link.name, ask, data, self._monotonic())
+        except DigitruckError as failure:
+            self._failed(link, failure, was_in_flight=False)
+            index = None
+        if index is not None:
+            self._arrived[index] = data
+            if self._storing is None or self._storing.done():
+                self._storing = asyncio.create_task(self._store(), name="pieces-store")
+        self._wake.set()
+
+    async def _store(self) -> None:
+        """Write what has arrived, all of it that waits in one go."""
+        try:
+            while self._arrived and self._failure is None:
+                batch, self._arrived = self._arrived, {}
+                await self._writer.run(partial(self._put, batch))
+        except (DigitruckError, OSError) as failure:
+            self._failure = failure
+        finally:
+            self._wake.set()
+
+    def _put(self, pieces: dict[int, bytes]) -> None:
+        for index, data in pieces.items():
+            self.staging.put(index, data)
 
     async def _ask(self, link: Link, ask: Ask) -> None:
         timeout_s = min(_TIMEOUT_MAX_S, 4 * self._transfer.flight(link.name).pace.rto_s)

@@ -13,7 +13,6 @@ import random
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from ipaddress import ip_address
 
 import structlog
 from aiocoap import Unreliable, error, oscore
@@ -21,9 +20,11 @@ from aiocoap.message import Message
 from aiocoap.numbers import codes
 from aiocoap.transports.oscore import OSCOREAddress
 
+from edge.bursts import Bursts
 from edge.config import LinkSettings
 from edge.identity import Keys
 from edge.link_errors import LinkDownError, RefusedError, SessionLostError
+from edge.names import Names
 from edge.spending import Spending, Unmetered
 from protocol.documents import ExchangeKey
 from protocol.edhoc import Initiator
@@ -40,7 +41,6 @@ _HANDSHAKE_TRIES = 4
 _HANDSHAKE_FIRST_S = 3.0
 # A gateway that does not know this truck any more (revoked, its database gone) must not cost a handshake a minute.
 _REKEY_PAUSE_S, _REKEY_PAUSE_MAX_S = 120.0, 7_200.0
-_RESOLVED_S = 600.0
 _LOSS_MEMORY = 200
 _SILENT_CONTACTS_TO_TURN = 3
 _MESSAGE_2_BYTES = 80
@@ -96,8 +96,9 @@ class Link:
         self._opening = asyncio.Lock()
         self._handshake_failed_at, self._rekey_after = -1.0, 0.0
         self._rekey_pause_s = _REKEY_PAUSE_S
-        self._resolved: dict[str, tuple[str, float]] = {}
+        self._names = Names(monotonic)
         self._silent_contacts = 0
+        self.bursts = Bursts(spending, monotonic=monotonic, on_heard=self._heard, count=self._count)
 
     @property
     def gateway(self) -> str:
@@ -150,15 +151,22 @@ class Link:
     ) -> Answered:
         # By its tuning, not its type: only that is copied to the OSCORE message around it.
         message = Message(code=code, transport_tuning=Unreliable, uri_path=[path], uri_query=query, payload=payload)
-        message.remote = OSCOREAddress(session, await self._remote())
+        remote = await self._remote()
+        message.remote = OSCOREAddress(session, remote)
         started = self._monotonic()
         size = len(payload) + sum(len(each) for each in query)
         response = await self._exchange(message, timeout_s, precedence, cause, size, answer_bytes)
         self._heard(self._monotonic() - started)
+        self.bursts.prove(session, remote, self.gateway)
         self._rekey_pause_s = _REKEY_PAUSE_S
         if not response.code.is_successful():
             raise RefusedError(str(response.code), response.payload.decode("utf-8", "replace")[:128])
         return Answered(response.payload, self._monotonic() - started)
+
+    @property
+    def takes_bursts(self) -> bool:
+        """Whether a burst may go now: the session is proven to live, and the gateway is not known to know none."""
+        return self._coap is not None and not self._socket_is_stale and self.bursts.may_go(self._session, self.gateway)
 
     def _give_up(self, session: LinkContext, reason: str) -> bool:
         """Give a session up, but not too often; return whether the next request makes (or has) a new one."""
@@ -189,6 +197,7 @@ class Link:
 
     async def close(self) -> None:
         """Close the socket."""
+        self.bursts.detach()
         if self._coap is not None:
             await self._coap.shutdown()
             self._coap = None
@@ -196,7 +205,8 @@ class Link:
 
     def mark_down(self) -> None:
         """Note that the link does not answer; after a few such contacts in a row the next gateway is tried."""
-        self._resolved.clear()
+        self._names.forget()
+        self.bursts.doubt()
         # An interface that went and came back is another one to the kernel: the old socket stays on the old one.
         self._socket_is_stale = self.settings.interface is not None
         self._silent_contacts += 1
@@ -290,6 +300,7 @@ class Link:
     async def _open(self) -> MeteredContext:
         async with self._socket_lock:
             if self._coap is not None and self._socket_is_stale:
+                self.bursts.detach()
                 await self._coap.shutdown()
                 self._coap = None
             self._socket_is_stale = False
@@ -303,28 +314,17 @@ class Link:
                 except OSError as failure:
                     # A modem that is not plugged in, or not yet.
                     raise LinkDownError(f"{self.name}: {self.settings.interface or 'socket'}: {failure}") from failure
+                self.bursts.attach(self._coap.interface)
             return self._coap
 
     async def _remote(self) -> object:
         host, _, port = self.gateway.rpartition(":")
         host = host.strip("[]")
         try:
-            ip_address(host)
-        except ValueError:
-            host = await self._resolve(host)
-        return (await self._open()).remote_at((host, int(port)))
-
-    async def _resolve(self, host: str) -> str:
-        # Questions to name servers are bytes that no meter sees: ask seldom.
-        known, until = self._resolved.get(host, ("", 0.0))
-        if known and self._monotonic() < until:
-            return known
-        try:
-            found = await asyncio.get_running_loop().getaddrinfo(host, None)
+            address = await self._names.resolve(host)
         except OSError as failure:
             raise LinkDownError(f"{host} does not resolve over {self.name}") from failure
-        self._resolved[host] = str(found[0][4][0]), self._monotonic() + _RESOLVED_S
-        return self._resolved[host][0]
+        return (await self._open()).remote_at((address, int(port)))
 
     async def _ensure_session(self, precedence: Precedence) -> LinkContext:
         asked_at = self._monotonic()

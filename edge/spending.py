@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Final
 
 from protocol.budget import Spent
@@ -69,6 +70,17 @@ class Spending:
                 received_bytes=charge.received,
                 sent_datagrams=charge.sent_datagrams,
                 received_datagrams=charge.received_datagrams,
+            )
+
+    def narrow(self, charge: Charge, bytes_max: int) -> None:
+        """Book what a request took so far and keep no more than `bytes_max` for what may still come for it."""
+        if charge.reservation is None:
+            return
+        self.settle(charge)
+        charge.sent = charge.received = charge.sent_datagrams = charge.received_datagrams = 0
+        with suppress(BudgetExceededError):  # what comes is charged as it comes then
+            charge.reservation = self._ledger.reserve(
+                self._link, charge.precedence, charge.cause, bytes_max, period=self._period()
             )
 
     def abandon(self, charge: Charge) -> None:
@@ -149,6 +161,9 @@ class Unmetered:
 
     def abandon(self, charge: Charge) -> None:
         """Book nothing."""
+
+    def narrow(self, charge: Charge, bytes_max: int) -> None:
+        """Keep nothing."""
 
     def close(self) -> None:
         """Have nothing to settle."""

@@ -155,7 +155,7 @@ class Gateway:
             admit=admission.admit,
         )
         site.meter = self.context.meter
-        self.lane = FastLane(self.context.interface, peers, handlers.upload, admission)
+        self.lane = FastLane(self.context.interface, peers, handlers.upload, admission, handlers.burst)
         telemetry = Telemetry(self.fleet, decoding)
         await self._start_api(blobs, telemetry, keys)
         for name, work in (

@@ -20,10 +20,11 @@ from gateway.packs import Packs
 from gateway.peers import Peers
 from protocol import cose, edhoc
 from protocol.errors import MalformedError, PeerError, SignatureError
-from protocol.messages import Ack, Enrolled, EnrolRequest, PackRequest, PiecesRequest, Upload, enrol_proof
+from protocol.messages import Ack, BurstRequest, Enrolled, EnrolRequest, PackRequest, PiecesRequest, Upload, enrol_proof
 from protocol.numbers import (
     DESIRED_DIGEST_BYTES,
     LINKS_MAX,
+    PATH_BURST,
     PATH_DOCUMENT,
     PATH_ENROL,
     PATH_PACK,
@@ -77,6 +78,7 @@ class Handlers:
             (int(codes.GET), PATH_DOCUMENT): self.document,
             (int(codes.POST), PATH_DOCUMENT): self.learn_document,
             (int(codes.FETCH), PATH_PIECES): self.pieces,
+            (int(codes.FETCH), PATH_BURST): self.first_of_burst,
             (int(codes.FETCH), PATH_PACK): self.pack,
             (int(codes.POST), PATH_ENROL): self.enrol,
         }
@@ -153,15 +155,29 @@ class Handlers:
         """FETCH /p: one piece of a pack or of a large document."""
         _truck(request)
         wanted = PiecesRequest.decode(request.payload)
-        data = self._packs.read_piece(wanted.digest, wanted.first)
-        cause, precedence = "content", Precedence.BULK
-        if data is None:
-            signed = await self._large_document(wanted.digest)
-            data = signed[wanted.first * PIECE_BYTES : (wanted.first + 1) * PIECE_BYTES]
-            cause, precedence = "document", Precedence.PRIORITY
-        if not data:
-            raise MalformedError("the object ends before that piece")
+        (data,), cause, precedence = await self._read(wanted.digest, [wanted.first])
         return Answer(data, cause, precedence)
+
+    async def burst(self, request: Request, wanted: BurstRequest) -> tuple[list[bytes], str, Precedence]:
+        """FETCH /b: the pieces of a pack or of a large document, their cause and their precedence."""
+        _truck(request)
+        return await self._read(wanted.digest, wanted.pieces())
+
+    async def first_of_burst(self, request: Request) -> Answer:
+        """FETCH /b by the slow lane, which has one answer for a request: its first piece."""
+        (data, *_), cause, precedence = await self.burst(request, BurstRequest.decode(request.payload))
+        return Answer(b"\0" + data, cause, precedence)
+
+    async def _read(self, digest: bytes, wanted: list[int]) -> tuple[list[bytes], str, Precedence]:
+        pieces = self._packs.read_pieces(digest, wanted)
+        cause, precedence = "content", Precedence.BULK
+        if pieces is None:
+            signed = await self._large_document(digest)
+            pieces = [signed[first * PIECE_BYTES : (first + 1) * PIECE_BYTES] for first in wanted]
+            cause, precedence = "document", Precedence.PRIORITY
+        if not all(pieces):
+            raise MalformedError("the object ends before that piece")
+        return pieces, cause, precedence
 
     async def _large_document(self, digest: bytes) -> bytes:
         """Return a document's bytes; the last few are kept, since each of thousands of pieces asks for them."""

@@ -83,14 +83,16 @@ class Packs:
         os.utime(self._folder / f"{entry.digest.hex()}.pack")
         return PackOffer(digest=entry.digest, size=entry.size)
 
-    def read_piece(self, digest: bytes, first: int) -> bytes | None:
-        """Return one piece of a pack, empty beyond its end, or None when it is not here."""
+    def read_pieces(self, digest: bytes, wanted: Sequence[int]) -> list[bytes] | None:
+        """Return pieces of a pack, empty ones beyond its end, or None when it is not here."""
         try:
             with (self._folder / f"{digest.hex()}.pack").open("rb") as file:
-                if first * PIECE_BYTES >= os.fstat(file.fileno()).st_size:
-                    return b""  # and no seek to where no file reaches, which fails
-                file.seek(first * PIECE_BYTES)
-                return file.read(PIECE_BYTES)
+                size = os.fstat(file.fileno()).st_size
+                # No reading where no file reaches, which fails.
+                return [
+                    os.pread(file.fileno(), PIECE_BYTES, piece * PIECE_BYTES) if piece * PIECE_BYTES < size else b""
+                    for piece in wanted
+                ]
         except FileNotFoundError:
             return None
 

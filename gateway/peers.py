@@ -198,16 +198,16 @@ class Peers:
         """Return whether requests below the one that reopened the replay window may still be on their way."""
         return peer.reopened_ms is not None and 0 <= self._now_ms() - peer.reopened_ms < _OVERTAKEN_MS
 
-    async def ensure_sequences(self, peer: Peer) -> None:
-        """Reserve more sequence numbers before the block runs out, so that protecting an answer never waits.
+    async def ensure_sequences(self, peer: Peer, *, ahead: int = _LOW_WATER) -> None:
+        """Reserve more sequence numbers before fewer than `ahead` are left, so that protecting an answer never waits.
 
         Raises `PeerError` when the context has ended meanwhile.
         """
         context = peer.context
-        if peer.truck is None or _has_sequences(context):
+        if peer.truck is None or _has_sequences(context, ahead):
             return
         async with peer.reserving:
-            if _has_sequences(context):
+            if _has_sequences(context, ahead):
                 return
             below = max(context.sender_sequence_number, context.reserved_below) + OSCORE_SEQUENCE_BLOCK
             try:
@@ -280,8 +280,8 @@ class Peers:
             del self._kids[peer.truck]
 
 
-def _has_sequences(context: LinkContext) -> bool:
-    return context.reserved_below - context.sender_sequence_number >= _LOW_WATER
+def _has_sequences(context: LinkContext, ahead: int = _LOW_WATER) -> bool:
+    return context.reserved_below - context.sender_sequence_number >= ahead
 
 
 def _new_context(secrets: Secrets) -> LinkContext:

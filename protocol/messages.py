@@ -14,6 +14,9 @@ from msgspec import Meta, field
 from protocol import cbor, cose
 from protocol.errors import MalformedError
 from protocol.numbers import (
+    BURST_PIECES_MAX,
+    BURST_RUNS_MAX,
+    BURST_SPACING_US_MAX,
     CONTEXT_ENROL,
     CONTEXT_PARCEL,
     DESIRED_DIGEST_BYTES,
@@ -206,6 +209,42 @@ class PiecesRequest(WireArray, frozen=True):
     digest: Digest
     first: Annotated[int, Meta(ge=0, le=1 << 40)]
     count: Annotated[int, Meta(ge=1, le=PIECES_IN_REQUEST_MAX)] = 1
+
+
+class BurstRequest(WireArray, frozen=True):
+    """FETCH /b: some pieces of the object named by `digest`, one answer each, `spacing_us` microseconds apart.
+
+    `runs` alternate: so many pieces from `first` on, so many left out, so many pieces, and so on.
+    """
+
+    digest: Digest
+    first: Annotated[int, Meta(ge=0, le=1 << 40)]
+    runs: Annotated[tuple[Annotated[int, Meta(ge=1, le=1 << 16)], ...], Meta(min_length=1, max_length=BURST_RUNS_MAX)]
+    spacing_us: Annotated[int, Meta(ge=0, le=BURST_SPACING_US_MAX)] = 0
+
+    @classmethod
+    def of(cls, digest: bytes, pieces: list[int], spacing_us: int) -> BurstRequest:
+        """Return the request for these pieces, which ascend."""
+        runs, before = [1], pieces[0]
+        for piece in pieces[1:]:
+            if piece == before + 1:
+                runs[-1] += 1
+            else:
+                runs += [piece - before - 1, 1]
+            before = piece
+        return cls(digest, pieces[0], tuple(runs), spacing_us)
+
+    def pieces(self) -> list[int]:
+        """Return the pieces in the order of their answers; raise `MalformedError` beyond `BURST_PIECES_MAX`."""
+        if len(self.runs) % 2 == 0 or sum(self.runs[::2]) > BURST_PIECES_MAX:
+            raise MalformedError(f"a burst ends with a run of pieces and has at most {BURST_PIECES_MAX}")
+        at = self.first
+        found: list[int] = []
+        for turn, count in enumerate(self.runs):
+            if turn % 2 == 0:
+                found += range(at, at + count)
+            at += count
+        return found
 
 
 class PackRequest(WireArray, frozen=True):

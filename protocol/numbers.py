@@ -15,6 +15,7 @@ WIRE_VERSIONS_SPOKEN: Final = frozenset({1})
 PATH_UPLOAD: Final = "u"
 PATH_DOCUMENT: Final = "d"
 PATH_PIECES: Final = "p"
+PATH_BURST: Final = "b"
 PATH_PACK: Final = "k"
 PATH_ENROL: Final = "e"
 PATH_EXCHANGE: Final = "x"  # EDHOC message_1; 16 bytes shorter than its well-known path, which is answered too
@@ -57,6 +58,10 @@ CBOR_DEPTH_MAX: Final = 16
 DATAGRAM_PAYLOAD_BYTES_MAX: Final = 1_200
 PIECE_BYTES: Final = 1_024
 PIECES_IN_REQUEST_MAX: Final = 64
+# A burst: many pieces for one request. What one request may set loose is bounded, and so is how slowly it comes.
+BURST_PIECES_MAX: Final = 64
+BURST_RUNS_MAX: Final = 63
+BURST_SPACING_US_MAX: Final = 2_000_000
 
 # Truck names and the like: short, and safe in a path, a label and a header.
 NAME_PATTERN: Final = r"^[a-z0-9][a-z0-9-]{0,30}\Z"

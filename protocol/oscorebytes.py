@@ -85,6 +85,18 @@ def kid_of(data: bytes) -> bytes | None:
     return data[at + 2 + (flags & _PIV_BITS) : at + 1 + size]
 
 
+def nonce(common_iv: bytes, sender_id: bytes, piv: bytes) -> bytes:
+    """Return the nonce of a partial IV of the side with this id (RFC 8613 section 5.2)."""
+    block = bytes([len(sender_id)]) + sender_id.rjust(_NONCE_BYTES - 6, b"\0") + piv.rjust(5, b"\0")
+    return bytes(one ^ other for one, other in zip(common_iv, block, strict=True))
+
+
+def additional_data(kid: bytes, piv: bytes) -> bytes:
+    """Return the additional data that binds a request, and all its answers, to its kid and partial IV (section 5.4)."""
+    external = _AAD_HEAD + bytes([0x40 | len(kid)]) + kid + bytes([0x40 | len(piv)]) + piv + _NO_CLASS_I_OPTIONS
+    return _ENCRYPT0 + bytes([0x40 | len(external)]) + external
+
+
 class Cipher:
     """The keys of one context, ready for use from the side that receives requests."""
 

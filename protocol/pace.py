@@ -17,8 +17,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 DATAGRAM_BYTES = 1_252  # the largest datagram of ours, headers included
-WINDOW_BYTES_MAX = 512 * DATAGRAM_BYTES
-_WINDOW_MIN = 4 * DATAGRAM_BYTES  # also the first: few enough for any queue, enough that one survives random loss
+WINDOW_BYTES_MAX = 1_024 * DATAGRAM_BYTES  # a round trip of 10 Mbit/s by satellite, and its queue
+_WINDOW_MIN = 4 * DATAGRAM_BYTES  # few enough for any queue, enough that one survives random loss
+WINDOW_FIRST_BYTES = 8 * DATAGRAM_BYTES  # less than RFC 6928 has: a second of a thin link
 _RTO_FIRST_S = 3.0
 _RTO_MIN_S, _RTO_MAX_S = 0.5, 60.0
 _BACKOFFS_MAX = 3  # beyond that the daemon leaves the link alone; random loss of a tail must not cost minutes
@@ -31,11 +32,15 @@ _ROUNDS = 10  # round trips for which the highest rate is remembered
 _HIGH_DELAYS_TO_END_START = 3
 _LOSS_PACKETS = 256  # over so many packets the share of lost ones is averaged
 _LOSS_MAX = 0.6
+_SETTLED_TO_TELL, _CLEAN_LOSS = 32, 0.02
 _CHANCE = 0.05  # packets that are lost together with more than this probability, by the link's usual loss, say nothing
 # Every so often the window shrinks for a moment, so that its own queue drains and the shortest round trip shows again.
 _DRAIN_EVERY_S = 30.0
 _DRAIN_SHARE = 0.75
 _DRAIN_ROUNDS = 1.5
+_SPACING_GAIN_START, _SPACING_GAIN = 2.0, 1.25
+_GAIN_KNOWN = 3.0
+_LOST_FOR = 1.25  # round trips
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +61,8 @@ class Pace:
     """The window and the round-trip estimate of one link and direction."""
 
     def __init__(self) -> None:
-        self.window_bytes = float(_WINDOW_MIN)
+        self.window_bytes = float(WINDOW_FIRST_BYTES)
+        self._known_bytes = 0.0  # half of what the link carried before it rested or went silent
         self._starting = True
         self._high_delays = 0
         self._srtt_s: float | None = None
@@ -70,15 +76,21 @@ class Pace:
         self._settled = 0
         self._silent = 0
         self._backoffs = 0
+        self._answered_at: float | None = None
+        self._patient_until = 0.0
 
     @property
     def rto_s(self) -> float:
         """The retransmission timeout now, with its exponential back-off."""
+        return self.timeout_s(self._backoffs)
+
+    def timeout_s(self, backoffs: int) -> float:
+        """Return the retransmission timeout after so many of them in a row."""
         if self._srtt_s is None:
             rto_s = _RTO_FIRST_S
         else:
             rto_s = max(_RTO_MIN_S, self._srtt_s + max(4 * self._rttvar_s, 0.5 * self._srtt_s))
-        return float(min(_RTO_MAX_S, rto_s * 2**self._backoffs))
+        return float(min(_RTO_MAX_S, rto_s * 2**backoffs))
 
     @property
     def backoffs(self) -> int:
@@ -96,13 +108,31 @@ class Pace:
         return self.rtt_s + max(_REORDER_MIN_S, 0.25 * self.rtt_s)
 
     @property
+    def loss(self) -> float:
+        """The share of the packets that are lost, averaged over the last few hundred."""
+        return self._loss
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether the link is known to lose next to nothing."""
+        return self._settled >= _SETTLED_TO_TELL and self._loss < _CLEAN_LOSS
+
+    @property
+    def spacing_s(self) -> float:
+        """How far apart full datagrams should leave: a window takes less than a round trip, and less at the start."""
+        gain = _SPACING_GAIN_START if self._starting else _SPACING_GAIN
+        return DATAGRAM_BYTES * self.rtt_s / (gain * self.window_bytes)
+
+    @property
     def queue_s(self) -> float:
         """The queueing delay that this side may cause."""
         return max(_QUEUE_MIN_S, _QUEUE_SHARE * self._base_rtt_s)
 
     def answered(self, sample: Sample, now: float) -> None:
         """Learn from one answer."""
+        self._answered_at = now
         self._backoffs = self._silent = 0
+        self._patient_until = 0.0
         self._count(lost=False)
         self._estimate(sample.rtt_s)
         self._base_rtt_s = min(self._base_rtt_s, sample.rtt_s)
@@ -117,7 +147,10 @@ class Pace:
         self._high_delays = self._high_delays + 1 if delay_s > self.queue_s else 0
         if self._starting and self._high_delays < _HIGH_DELAYS_TO_END_START:
             if sample.in_use:
-                self.window_bytes = min(float(WINDOW_BYTES_MAX), self.window_bytes + sample.size)
+                # Twice as much a round trip, whatever share is lost; faster up to half of what it is known to carry.
+                gain = _GAIN_KNOWN if self.window_bytes < self._known_bytes else 1.0
+                grown = self.window_bytes + gain * sample.size / (1 - min(self._loss, _LOSS_MAX))
+                self.window_bytes = min(float(WINDOW_BYTES_MAX), grown)
             return
         self._starting = False
         self.window_bytes = self._window(now)
@@ -126,32 +159,40 @@ class Pace:
         """Learn that a packet was lost while others behind it arrived."""
         self._count(lost=True)
 
-    def timed_out(self, packets: int) -> None:
+    def timed_out(self, packets: int, now: float) -> None:
         """Learn that a whole retransmission timeout passed without any answer: the link may come back as another.
 
         That takes more of the `packets` that timed out than the usual loss explains: the last packet of a transfer is
         lost alone, and waiting ever longer for it would cost more than the rest of the transfer.
         """
         self._silent += packets
-        if self._loss**self._silent > _CHANCE:
+        if self._loss**self._silent > _CHANCE or now < self._patient_until:
             return
+        # One window is one loss, though its packets time out one by one.
+        self._patient_until = now + self.rto_s
         self._backoffs = min(self._backoffs + 1, _BACKOFFS_MAX)
-        self.window_bytes = max(float(_WINDOW_MIN), self.window_bytes / 2)
-        self._start_again()
+        self._start_again(max(float(_WINDOW_MIN), self.window_bytes / 2))
+
+    def has_rested(self, now: float) -> bool:
+        """Return whether the last answer was so long ago that the link may be another one by now."""
+        return self._answered_at is not None and now - self._answered_at > 4 * self.rto_s
 
     def rested(self) -> None:
         """Learn that nothing was sent for long: the window opens anew instead of bursting into a queue."""
-        self.window_bytes = min(self.window_bytes, float(_WINDOW_MIN))
-        self._start_again()
+        self._start_again(min(self.window_bytes, float(WINDOW_FIRST_BYTES)))
 
-    def _start_again(self) -> None:
+    def _start_again(self, window_bytes: float) -> None:
+        self._known_bytes = max(self.window_bytes / 2, self._known_bytes / 2)
+        self.window_bytes = window_bytes
         self._starting, self._high_delays = True, 0
         self._rates.clear()
         self._rates.append(0.0)
 
     def _window(self, now: float) -> float:
         """Return what the link takes in its shortest round trip and the queue allowed, lost packets included."""
-        rate = max(self._rates) / (1 - min(self._loss, _LOSS_MAX))
+        loss = min(self._loss, _LOSS_MAX)
+        # What is lost is in flight for longer, until it is known to be lost.
+        rate = max(self._rates) * (1 + _LOST_FOR * loss / (1 - loss))
         if self._drain_at is None:
             self._drain_at = now + _DRAIN_EVERY_S
         if now >= self._drain_at:
@@ -187,7 +228,7 @@ class Sent:
     number: int
     size: int
     at: float
-    expires_at: float
+    backoffs: int
     answered_bytes: int
     answered_at: float
     first_at: float
@@ -217,16 +258,17 @@ class Flight:
         """Return whether `size` more bytes may be sent now; one packet may always be."""
         return not self._sent or self.bytes + size <= self.pace.window_bytes
 
-    def send(self, size: int, now: float) -> int:
-        """Note a sending and return its number."""
+    def send(self, size: int, now: float, *, at: float | None = None) -> int:
+        """Note a sending and return its number; `at`: when the other side is to send it, if that is later than now."""
         if not self._sent:
-            if self._next and now - self._answered_at > 4 * self.pace.rto_s:
+            if self.pace.has_rested(now):
                 self.pace.rested()
             self._answered_at = self._first_at = now
         number = self._next
         self._next += 1
+        at = now if at is None else at
         self._sent[number] = Sent(
-            number, size, now, now + self.pace.rto_s, self._answered_bytes, self._answered_at, self._first_at
+            number, size, at, self.pace.backoffs, self._answered_bytes, self._answered_at, self._first_at
         )
         self.bytes += size
         return number
@@ -259,7 +301,7 @@ class Flight:
 
     def lost(self, now: float) -> list[int]:
         """Return, and take out of flight, the sendings that count as lost now, oldest first."""
-        gone = [sent for at, sent in self._deadlines() if at <= now]
+        gone = [sent for at, sent in self._deadlines(now) if at <= now]
         silent = 0
         for sent in gone:
             self.forget(sent.number)
@@ -267,19 +309,28 @@ class Flight:
                 self.pace.overtaken()
             silent += sent.number > self._largest_answered
         if silent and now >= self._answered_at + self.pace.rtt_s:
-            self.pace.timed_out(silent)
+            self.pace.timed_out(silent, now)
         return [sent.number for sent in gone]
 
     def next_timeout(self) -> float | None:
         """Return the instant at which `lost` should be asked next, or None with nothing in flight."""
-        return min((at for at, _ in self._deadlines()), default=None)
+        return min((at for at, _ in self._deadlines(float("-inf"))), default=None)
 
     def _is_overtaken(self, sent: Sent) -> bool:
         return sent.number + _REORDER_PACKETS <= self._largest_answered
 
-    def _deadlines(self) -> Iterator[tuple[float, Sent]]:
-        """Yield each sending with the instant at which it counts as lost."""
-        overtaken_s = self.pace.overtaken_s
+    def _deadlines(self, now: float) -> Iterator[tuple[float, Sent]]:
+        """Yield sendings with the instants at which they count as lost: the overtaken, then as they were sent.
+
+        It ends with the first of the others that is not lost `now`: those behind it were sent later.
+        """
+        overtaken_s, pace = self.pace.overtaken_s, self.pace
         for sent in self._sent.values():
-            at = sent.expires_at
-            yield (min(at, sent.at + overtaken_s) if self._is_overtaken(sent) else at), sent
+            # A back-off since then is for those sent since then; an answer since then is good for all.
+            wait_s = pace.timeout_s(min(sent.backoffs, pace.backoffs))
+            if self._is_overtaken(sent):
+                yield sent.at + min(wait_s, overtaken_s), sent
+                continue
+            yield sent.at + wait_s, sent
+            if sent.at + wait_s > now:
+                return

@@ -77,7 +77,7 @@ class MeteredInterface(MessageInterfaceUDP6):  # type: ignore[misc]  # aiocoap h
         # reads it.
         self.admit: Callable[[bytes, int, Address, bool], bool] | None = None
         self._is_behind = False
-        # Asked with each request that is the first of its exchange; whether it takes the request over.
+        # Asked with each datagram of an exchange that is known; whether it takes it over.
         self.shortcut: Callable[[bytes, Any, Exchange], bool] | None = None
         self._tuning = tuning
 
@@ -115,6 +115,14 @@ class MeteredInterface(MessageInterfaceUDP6):  # type: ignore[misc]  # aiocoap h
         """Send the answer to a request that the shortcut took; refused by the gate, it is not sent and nobody hears."""
         if self._shutting_down is None:
             self._send(data, remote, account, None)
+
+    def ask(self, data: bytes, remote: Any, account: object) -> None:
+        """Send a request past aiocoap; `shortcut` sees its answers. Refused by the gate, it is not sent."""
+        self.answer(data, remote, account)
+
+    def next_token(self) -> bytes:
+        """Return a token that no request of this socket has used lately."""
+        return self._ctx.token_manager.next_token()  # type: ignore[no-any-return]
 
     def next_message_id(self) -> int:
         """Return a Message ID that this socket has not used lately."""

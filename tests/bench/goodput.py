@@ -36,6 +36,7 @@ _USEFUL_SHARE = 0.947  # of the link's bytes: 1,024 of a piece in a datagram wit
 _GOAL = 0.95
 _WITHIN_S = 3_600.0
 _BLOCK2_S = 60.0
+_PIECE_AT_LEAST_BYTES = 500
 _PORTS = Ports(coap=5683, http=8080)
 _CONFIG = """\
 data = "data"
@@ -114,12 +115,14 @@ class Carried:
 
 
 class Stopwatch:
-    """Counts at the truck's device from the first content on."""
+    """Counts at the truck's device from the first content to the last: what is installed after that costs no link."""
 
     def __init__(self, lab: Lab, place: Place) -> None:
         self._lab, self._place = lab, place
         self._begun = time.monotonic()
         self._before = self._counted()
+        self._last = self._begun, self._before
+        self._watching: asyncio.Task[None] | None = None
 
     def _counted(self) -> tuple[int, int]:
         at_truck, _ = self._lab.counted(self._place, _LINK)
@@ -132,13 +135,26 @@ class Stopwatch:
             now = self._counted()
             if now[1] - idle[1] > 5_000:
                 self._begun, self._before = time.monotonic(), now
+                self._watching = asyncio.create_task(self._watch())
                 return
             await asyncio.sleep(0.05)
 
+    async def _watch(self) -> None:
+        """Note when content came last: acknowledgements and other small talk are shorter than a piece."""
+        seen = self._before
+        while True:
+            await asyncio.sleep(0.1)
+            now = self._counted()
+            if now[1] - seen[1] > _PIECE_AT_LEAST_BYTES:
+                self._last = time.monotonic(), now
+            seen = now
+
     def read(self, useful_bytes: int) -> Carried:
         """Return what was carried until now."""
-        sent, received = self._counted()
-        seconds = time.monotonic() - self._begun
+        if self._watching is not None:
+            self._watching.cancel()
+        ended, (sent, received) = self._last
+        seconds = ended - self._begun
         return Carried(useful_bytes, seconds, sent - self._before[0], received - self._before[1])
 
 

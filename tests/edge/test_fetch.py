@@ -96,6 +96,7 @@ async def test_a_link_that_refuses_at_once_is_left_alone(rig: Rig, failure: Exce
         asked += 1
         raise failure
 
+    edge.uplink.links["lte"].bursts.doubt()
     edge.uplink.links["lte"].request = refuse  # type: ignore[method-assign]
     edge.uplink.backoff_max_s = 30.0
     work = asyncio.create_task((await fetch_of(edge)).run())

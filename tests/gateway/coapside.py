@@ -124,7 +124,7 @@ async def open_side(
         admit=admission.admit,
     )
     site.meter = context.meter
-    lane = FastLane(context.interface, peers, handlers.upload, admission)
+    lane = FastLane(context.interface, peers, handlers.upload, admission, handlers.burst)
     if not fast:
         lane.close()
     seen = await fleet.changes.newest()

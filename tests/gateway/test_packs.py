@@ -67,7 +67,7 @@ def put_blobs(blobs: BlobStore, files: dict[str, bytes]) -> None:
 def whole(packs: Packs, offer: PackOffer) -> bytes:
     assert offer.digest is not None
     pieces: list[bytes] = []
-    while piece := packs.read_piece(offer.digest, len(pieces)):
+    while piece := (packs.read_pieces(offer.digest, [len(pieces)]) or [b""])[0]:
         pieces.append(piece)
     return b"".join(pieces)
 
@@ -96,9 +96,9 @@ async def test_the_digest_and_size_of_an_offer_are_those_of_its_bytes(
     data = whole(packs, offer)
     assert (cose.digest(data), len(data)) == (offer.digest, offer.size)
     assert offer.digest is not None
-    assert len(packs.read_piece(offer.digest, 0) or b"") == PIECE_BYTES
-    assert packs.read_piece(offer.digest, 1 << 40) == b""
-    assert packs.read_piece(bytes(32), 0) is None
+    first, beyond = packs.read_pieces(offer.digest, [0, 1 << 40]) or [b"", b"?"]
+    assert (len(first), beyond) == (PIECE_BYTES, b"")
+    assert packs.read_pieces(bytes(32), [0]) is None
 
 
 async def test_trucks_that_ask_at_once_share_one_pack(
@@ -201,7 +201,7 @@ async def test_packs_not_asked_for_longest_make_room(
             path = tmp_path / "packs" / f"{(offer.digest or b'').hex()}.pack"
             if path.exists():
                 os.utime(path, (NOW_MS / 1000 - age, NOW_MS / 1000 - age))
-    held = [packs.read_piece(offer.digest or b"", 0) is not None for offer in offers]
+    held = [packs.read_pieces(offer.digest or b"", [0]) is not None for offer in offers]
     assert held == [False, True, True]
     await packs.close()
 

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.demo.linkmodel import DirectionProfile, Link, LinkProfile, OutageProfile
 from protocol.numbers import PIECE_BYTES
-from protocol.pace import DATAGRAM_BYTES, WINDOW_BYTES_MAX, Flight, Pace
+from protocol.pace import DATAGRAM_BYTES, WINDOW_BYTES_MAX, WINDOW_FIRST_BYTES, Flight, Pace
 from protocol.transfer import Ask, Transfer, piece_count
 
 # IP packets on the wire: a request for a piece, and what stands around a piece (IPv4, UDP, CoAP, OSCORE).
@@ -148,11 +148,11 @@ def test_the_queue_does_not_ratchet_up_over_a_long_transfer() -> None:
 def test_first_window_is_small_and_grows_with_answers_only_when_it_is_used() -> None:
     flight = Flight()
     first = flight.pace.window_bytes
-    assert first == 4 * DATAGRAM_BYTES
+    assert first == WINDOW_FIRST_BYTES == 8 * DATAGRAM_BYTES
     number = flight.send(100, 0.0)
     assert flight.answer(number, 0.5)
     assert flight.pace.window_bytes == first
-    numbers = [flight.send(DATAGRAM_BYTES, 1.0) for _ in range(4)]
+    numbers = [flight.send(DATAGRAM_BYTES, 1.0) for _ in range(8)]
     assert not flight.has_room(1)
     assert flight.answer(numbers[0], 1.5)
     assert flight.pace.window_bytes == first + DATAGRAM_BYTES
@@ -168,7 +168,7 @@ def test_one_packet_may_always_be_sent() -> None:
 def test_window_is_bounded() -> None:
     flight = Flight()
     now = 0.0
-    for _ in range(30):
+    for _ in range(40):
         numbers = []
         while flight.has_room(DATAGRAM_BYTES):
             numbers.append(flight.send(DATAGRAM_BYTES, now))
@@ -275,7 +275,7 @@ def test_after_a_long_rest_the_window_opens_anew() -> None:
             flight.answer(number, now)
     assert flight.pace.window_bytes > 16 * DATAGRAM_BYTES
     flight.send(PIECE_BYTES, now + 600)
-    assert flight.pace.window_bytes == 4 * DATAGRAM_BYTES
+    assert flight.pace.window_bytes == WINDOW_FIRST_BYTES
 
 
 def test_retransmission_timeout_follows_the_round_trip() -> None:
