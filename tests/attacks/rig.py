@@ -20,6 +20,7 @@ from msgspec import structs
 
 from edge.believed import Wanted, load_trust
 from edge.bundles import Bundles
+from edge.bursts import Bursts
 from edge.clock import Clock
 from edge.downlink import Downlink
 from edge.fetch import Fetch
@@ -27,6 +28,7 @@ from edge.identity import Enrolment
 from edge.installer import Installer
 from edge.link import Answered
 from edge.link_errors import LinkDownError, RefusedError
+from edge.spending import Unmetered
 from edge.uplink import Contact
 from protocol import cose
 from protocol.documents import (
@@ -223,6 +225,7 @@ class ScriptedLink:
     """The part of a link that the downlink, the fetch and the bundles use."""
 
     rtt_s = 0.001
+    takes_bursts = False
     resting = False
     rests_until = 0.0
     usable = True
@@ -230,6 +233,7 @@ class ScriptedLink:
     def __init__(self, name: str, gateway: Gateway, *, price: float = 1.0) -> None:
         self.name, self.gateway, self.price = name, gateway, price
         self.silent = False
+        self.bursts = Bursts(Unmetered(), monotonic=time.monotonic, on_heard=lambda _: None, count=lambda **_: None)
         self.timeouts_s: list[float] = []
         self.downs = 0
         self.ended = 0

@@ -224,18 +224,18 @@ async def test_the_disk_that_fails_is_told_once_and_tried_again_later(
 async def test_a_pack_that_lies_is_rejected_with_a_receipt_and_blocks_nothing(rig: Rig) -> None:
     edge, _ = await started(rig)
     packs = rig.hub.gateway._packs  # type: ignore[union-attr]
-    real = packs.read_piece
+    real = packs.read_pieces
 
-    def lie(digest: bytes, first: int) -> bytes | None:
-        data = real(digest, first)
-        return data if not data or first else bytes(len(data))
+    def lie(digest: bytes, wanted: list[int]) -> list[bytes] | None:
+        pieces = real(digest, wanted)
+        return pieces and [bytes(len(data)) if not first else data for first, data in zip(wanted, pieces, strict=True)]
 
-    packs.read_piece = lie
+    packs.read_pieces = lie
     await roll_out(rig, edge, V1)
     (receipt,) = await told(rig, Outcome.REJECTED)
     assert "digest" in receipt.reason
     assert active(edge) is None
-    packs.read_piece = real
+    packs.read_pieces = real
     await asyncio.sleep(0.3)
     assert active(edge) is None  # no third payment for the same wish
     await rig.hub.accept(rig.hub.signers.rollout(receipt.digest, version=2))
