@@ -101,7 +101,7 @@ async def test_a_link_that_refuses_at_once_is_left_alone(rig: Rig, failure: Exce
     edge.uplink.backoff_max_s = 30.0
     work = asyncio.create_task((await fetch_of(edge)).run())
     await asyncio.sleep(0.7)
-    assert asked <= 40  # without a pause: thousands
+    assert asked <= 100  # a window each time that something else is heard; without a pause: thousands
     work.cancel()
     await asyncio.gather(work, return_exceptions=True)
 
