@@ -319,6 +319,7 @@ class SyncClient:
     ledger = _sync(Client.ledger)
     budget = _sync(Client.budget)
     budgets = _sync(Client.budgets)
+    pools = _sync(Client.pools)
     alarms = _sync(Client.alarms)
     acknowledge_alarm = _sync(Client.acknowledge_alarm)
     create_token = _sync(Client.create_token)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import structlog
 
 from gateway.desired import DesiredStates
+from gateway.pools import check_pools
 from gateway.rollouts import Rollouts
 from protocol import cose
 from protocol.documents import Config, Delegation, Desired, Document, Manifest, Rollout, Root, read_document
@@ -244,6 +245,8 @@ class Documents:
             if delegation is not None and not isinstance(document, Delegation | Root):
                 scratch.accept_delegation(delegation.signed, now_s)
             scratch.accept(signed, document.kind, now_s)
+        if isinstance(document, Config):
+            await check_pools(self._fleet, document)
 
     async def _readers(self, document: Document) -> list[tuple[str | None, str]]:
         """Return whose eyes a document is checked with: for trucks by name one of each of their groups, else nobody's.

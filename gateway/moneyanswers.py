@@ -70,3 +70,34 @@ class BudgetPage(Struct, frozen=True):
 
     items: list[Budget]
     next: str | None
+
+
+class Grant(Struct, frozen=True):
+    """One truck's part of a pool: its grant, the most that it may still go by, and what it used."""
+
+    truck: str
+    grant: int
+    held: int
+    used: int
+
+
+class PoolRow(Struct, frozen=True):
+    """One cap for a group's link, in bytes or thousandths of the currency (`unit`: bytes or money)."""
+
+    group: str
+    link: str
+    unit: str
+    currency: str
+    amount: int
+    given: int
+    used: int
+    excess: int
+    grants: list[Grant]
+    outside: list[str]
+
+
+class PoolPage(Struct, frozen=True):
+    """A page of pools."""
+
+    items: list[PoolRow]
+    next: str | None

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from gateway.answers import LedgerPage
 from gateway.apicalls import ITEMS_MAX, PAGE_ITEMS, ApiCalls, decode, path_part, stamp
-from gateway.moneyanswers import Alarm, AlarmPage, Budget, BudgetPage
+from gateway.moneyanswers import Alarm, AlarmPage, Budget, BudgetPage, PoolPage, PoolRow
 
 
 class MoneyCalls(ApiCalls):
@@ -41,6 +41,10 @@ class MoneyCalls(ApiCalls):
     async def budgets(self, *, group: str | None = None, limit: int = ITEMS_MAX) -> list[Budget]:
         """Return the budgets of every truck, or of a group's."""
         return await self.list_all("/v1/budgets", BudgetPage, {"group": group}, limit)
+
+    async def pools(self, *, group: str | None = None, limit: int = ITEMS_MAX) -> list[PoolRow]:
+        """List the pools of a group, or of all."""
+        return await self.list_all("/v1/pools", PoolPage, {"group": group}, limit)
 
     async def alarms(
         self, *, truck: str | None = None, with_cleared: bool = False, limit: int = ITEMS_MAX

@@ -9,6 +9,7 @@ from gateway.cli.budgetset import budget_history, budget_set
 from gateway.cli.configs import addressee_of, newest_config, say_lines
 from gateway.cli.ledger import money
 from gateway.cli.output import CommandError, examples, json_option, print_json, print_table, size
+from gateway.cli.pools import budget_grant, budget_pool
 from gateway.cli.session import gateway
 from gateway.cli.settings import settings_of, to_toml
 from gateway.cli.spending import spending_of
@@ -32,6 +33,8 @@ def budget() -> None:
 
 budget.add_command(budget_set)
 budget.add_command(budget_history)
+budget.add_command(budget_pool)
+budget.add_command(budget_grant)
 
 
 @budget.command(

@@ -32,6 +32,7 @@ READ: dict[str, type[msgspec.Struct]] = {
     "GET /v1/ledger": answers.LedgerPage,
     "GET /v1/trucks/{truck}/budget": moneyanswers.Budget,
     "GET /v1/budgets": moneyanswers.BudgetPage,
+    "GET /v1/pools": moneyanswers.PoolPage,
     "GET /v1/alarms": moneyanswers.AlarmPage,
     "POST /v1/alarms/{id}/acknowledge": moneyanswers.Alarm,
     "PUT /v1/documents": answers.DocumentRow,

@@ -106,6 +106,7 @@ REQUESTS: dict[str, tuple[str, dict[str, Any]]] = {
     "list_ledger": ("/v1/ledger?step=3600", {}),
     "list_truck_ledger": ("/v1/trucks/ke-arrow/ledger", {}),
     "list_budgets": ("/v1/budgets", {}),
+    "list_pools": ("/v1/pools?group=kenya", {}),
     "list_alarms": ("/v1/alarms?all=true", {}),
     "acknowledge_alarm": ("/v1/alarms/1/acknowledge", {}),
     "get_budget": ("/v1/trucks/ke-arrow/budget", {}),

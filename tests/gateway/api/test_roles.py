@@ -50,6 +50,7 @@ MATRIX: dict[tuple[str, str], frozenset[Role] | None] = {
     ("POST", "/v1/rollouts/{id}/{action}"): OPERATOR,
     ("GET", "/v1/ledger"): ALL,
     ("GET", "/v1/budgets"): ALL,
+    ("GET", "/v1/pools"): ALL,
     ("GET", "/v1/alarms"): ALL,
     ("POST", "/v1/alarms/{id}/acknowledge"): OPERATOR,
     ("GET", "/v1/stream"): ALL,
