@@ -22,20 +22,26 @@ _QUEUED, _DELIVERED, _QUARANTINED = 1, 2, 3
 
 
 def give_again(database: Database, ack: Ack, epoch: int, lived_s: int) -> int:
-    """Queue delivered parcels that an acknowledgement of their epoch lacks; return how many there are."""
-    given = 0
-    for first, last in _gaps(ack):
-        params = {"state": _DELIVERED, "epoch": epoch.to_bytes(8, "big"), "first": first, "last": last}
-        given += database.update(
+    """Queue delivered parcels that an acknowledgement of their epoch lacks; return how many there are.
+
+    Of other epochs, of which it says nothing, all that is kept goes up again then: what is there already is dropped.
+    """
+
+    def queue(where: str, params: dict[str, int]) -> int:
+        late = "(closed_s <= :before OR closed_s > :now)"
+        fixed = {"state": _DELIVERED, "epoch": epoch.to_bytes(8, "big"), "before": lived_s - OVERTAKEN_S}
+        return database.update(
             "parcels",
-            "state = :state AND epoch = :epoch AND sequence BETWEEN :first AND :last "
-            "AND (closed_s <= :before OR closed_s > :now)",
-            {**params, "before": lived_s - OVERTAKEN_S, "now": lived_s},
+            f"state = :state AND {where} AND {late}",
+            {**fixed, "now": lived_s, **params},
             state=_QUEUED,
             attempts=0,
             closed_s=None,
         )
-    return given
+
+    mine = "epoch = :epoch AND sequence BETWEEN :first AND :last"
+    given = sum(queue(mine, {"first": first, "last": last}) for first, last in _gaps(ack))
+    return given + queue("epoch <> :epoch", {}) if given else 0
 
 
 def try_again(database: Database, lived_s: int) -> int:

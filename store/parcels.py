@@ -256,7 +256,8 @@ class ParcelQueue:
             if ack.epoch_unknown:
                 return Applied(0, quarantined)
             clashed = self._find_clash(ack, epoch, now_s)
-            lived_s = self._lived.note()
+            says = ack.cumulative > 0 or len(ack.ranges) > 0
+            lived_s = self._lived.hear() if says else self._lived.note()
             delivered = self._deliver([(1, ack.cumulative), *ack.ranges], epoch, lived_s)
             again.give_again(self._database, ack, epoch, lived_s)
         return Applied(delivered, quarantined, clashed)
@@ -353,21 +354,20 @@ class ParcelQueue:
         return int(self._database.value(sql, {"state": ParcelState.QUEUED}))
 
     def prune(self, *, kept_s: int = DELIVERED_KEPT_S, kept_max: int = DELIVERED_KEPT_MAX) -> int:
-        """Delete what was delivered, or evicted and named, over `kept_s` of life ago; keep at most `kept_max`.
+        """Delete what was delivered, or evicted and named, `kept_s` of life before the gateway was last heard.
 
-        Quarantined parcels stay, or are tried again. Return how many rows went.
+        At most `kept_max` are kept. Quarantined parcels stay, or are tried again. Return how many rows went.
         """
         with self._database.atomic():
             lived_s = self._lived.note()
             # Closed later than now: a life that a cut has shortened, or a version before this one, by Unix time.
             self._update("closed_s > :now", {"now": lived_s}, closed_s=lived_s)
             again.try_again(self._database, lived_s)
-            params = {"before": lived_s - kept_s, "delivered": ParcelState.DELIVERED, "evicted": ParcelState.EVICTED}
-            closed = "state IN (:delivered, :evicted)"
-            gone = self._database.delete("parcels", f"{closed} AND closed_s < :before", params)
+            closed = f"state IN ({int(ParcelState.DELIVERED)}, {int(ParcelState.EVICTED)})"
+            before = {"before": self._lived.heard_s - kept_s}
+            gone = self._database.delete("parcels", f"{closed} AND closed_s < :before", before)
             newest = f"SELECT id FROM parcels WHERE {closed} ORDER BY id DESC LIMIT 1 OFFSET :kept"
-            states = {"delivered": ParcelState.DELIVERED, "evicted": ParcelState.EVICTED, "kept": kept_max}
-            return gone + self._database.delete("parcels", f"{closed} AND id <= ({newest})", states)
+            return gone + self._database.delete("parcels", f"{closed} AND id <= ({newest})", {"kept": kept_max})
 
 
 _QUEUED: Final = f"epoch = :epoch AND sequence = :sequence AND state = {int(ParcelState.QUEUED)}"

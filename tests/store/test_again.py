@@ -7,7 +7,8 @@ import pytest
 from protocol.messages import Ack
 from protocol.numbers import PARCEL_ATTEMPTS_MAX, RANGES_IN_ACK_MAX, ParcelKind, Precedence, Refusal
 from store.again import OVERTAKEN_S, TRIED_AGAIN_S
-from store.parcels import ParcelQueue
+from store.database import start_epoch
+from store.parcels import DELIVERED_KEPT_S, ParcelQueue
 
 NOW = 1_000_000
 
@@ -55,6 +56,31 @@ def test_what_a_restored_gateway_lacks_goes_up_again(queue, add, monotonic) -> N
     assert sequences(queue) == [3, 5, 6]
     queue.mark_delivered(Ack(cumulative=7), queue.epoch, NOW)
     assert sequences(queue) == []
+
+
+def test_what_was_delivered_under_other_epochs_goes_up_again_with_it(queue, add, database, monotonic) -> None:
+    deliver(queue, add, 2)
+    older = queue.epoch
+    start_epoch(database, "test", NOW)
+    deliver(queue, add, 3)
+    monotonic.now_s += OVERTAKEN_S
+    queue.mark_delivered(Ack(cumulative=1, ranges=((3, 3),)), queue.epoch, NOW)
+    assert sequences(queue) == [1, 2]
+    assert queue.next_epoch() == older
+    queue.mark_delivered(Ack(cumulative=2), older, NOW)
+    queue.mark_delivered(Ack(cumulative=3), queue.epoch, NOW)
+    assert queue.next_epoch() is None
+
+
+def test_what_is_kept_does_not_get_older_while_the_gateway_is_silent(queue, add, monotonic) -> None:
+    deliver(queue, add, 3)
+    monotonic.now_s += 10 * DELIVERED_KEPT_S
+    assert queue.prune() == 0
+    queue.mark_delivered(Ack(cumulative=0), queue.epoch, NOW)  # of an upload without parcels: it says nothing of them
+    assert queue.prune() == 0
+    queue.mark_delivered(Ack(cumulative=1, ranges=((3, 3),)), queue.epoch, NOW)
+    assert queue.prune() == 2
+    assert sequences(queue) == [2]
 
 
 @pytest.mark.parametrize("jump_s", [-40 * 86_400, 40 * 86_400])
