@@ -44,6 +44,9 @@ _RETRY_FIRST_S, _RETRY_MAX_S = 5.0, 600.0
 _TRIES_A_LINK = 3
 # A desired state that was not believed is asked for again only after a while: each try costs its bytes.
 _REFUSED_PAUSE_S = 3_600.0
+# A gateway that still names what was reported long ago has heard another report since: of a copy of this truck, or it
+# has lost this one with what a restore took away.
+_REPORTED_PAUSE_S = 6 * 3_600.0
 # What a truck tells a gateway that lost it goes in one datagram; IP may cut it, but not into too many.
 _TOLD_BYTES_MAX = 16_384
 # A rollout comes before the manifest that it names, a root before all that its keys sign.
@@ -95,14 +98,18 @@ class Downlink:
         self._heard: bytes | None = None
         self._reported: bytes | None = None
         self._refused: bytes | None = None
-        self._refused_until = 0.0
+        self._refused_until = self._report_again_at = 0.0
 
     async def contact(self, contact: Contact) -> None:
         """Hear an acknowledgement; cheap unless it names a desired state that is new here."""
         self._answered.set()
         desired = contact.ack.desired
-        if desired is None or desired in (self._heard, self._reported):
+        if desired is None:
             return
+        if desired in (self._heard, self._reported):
+            if desired != self._reported or self._clock.monotonic() < self._report_again_at:
+                return
+            self._report_again_at = self._clock.monotonic() + _REPORTED_PAUSE_S
         if desired == self._refused and self._clock.monotonic() < self._refused_until:
             return
         self._heard = desired
@@ -167,6 +174,7 @@ class Downlink:
         await self._tell_what_is_newer(desired)
         digest = cose.digest(signed)
         self._reported = digest[:DESIRED_DIGEST_BYTES]
+        self._report_again_at = self._clock.monotonic() + _REPORTED_PAUSE_S
         outcome = Outcome.APPLIED if not refused else Outcome.HELD
         await self._receipt(DocumentKind.DESIRED, digest, outcome, "", desired.version, "")
         await self._on_wanted(await self.wanted())

@@ -126,7 +126,10 @@ def index_events(connection: Connection, new: Sequence[Numbered]) -> None:
 def index_receipts(
     database: Database, connection: Connection, new: Sequence[Numbered], ordinals: Mapping[tuple[str, int], int]
 ) -> None:
-    """Write receipts, and what they say into holdings unless a newer receipt spoke: order is the truck's, not ours."""
+    """Write receipts, and what they say into holdings unless a newer receipt spoke: order is the truck's, not ours.
+
+    A newer epoch is the newer one, unless the older one goes on: of two computers that were one truck, that may stay.
+    """
     if not new:
         return
     rows, held = [], []
@@ -154,6 +157,9 @@ def index_receipts(
     newer = or_(
         later.epoch_ordinal > holdings.c.epoch_ordinal,
         and_(later.epoch_ordinal == holdings.c.epoch_ordinal, later.sequence > holdings.c.sequence),
+        and_(
+            holdings.c.time_ms > 0, later.epoch_ordinal < holdings.c.epoch_ordinal, later.time_ms > holdings.c.time_ms
+        ),
     )
     columns = ("digest", "outcome", "version", "reason", "time_ms", "received_ms", "epoch_ordinal", "sequence")
     connection.execute(

@@ -6,12 +6,14 @@ import asyncio
 from typing import Any
 
 import pytest
+from sqlalchemy import select, update
 
 from edge.config import LinkSettings
 from edge.daemon import Edge
 from protocol import cose
 from protocol.documents import Addressee, Config, RoleKeys, Root, sign_document
 from protocol.numbers import DocumentKind, Outcome, Precedence
+from store.fleet.tables import desired_states, holdings
 from tests.edge.rig import Rig, until
 
 
@@ -238,3 +240,25 @@ async def test_manifests_of_rollouts_that_are_over_are_not_kept_for_ever(rig: Ri
 def _active(edge: Edge) -> bytes | None:
     found = edge.installer.active("maths")
     return None if found is None else found.digest
+
+
+async def test_what_the_gateway_still_names_is_reported_again_after_a_while(
+    rig: Rig, edge: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.downlink._REPORTED_PAUSE_S", 0.0)
+    await rig.hub.accept(rig.hub.signers.config(1, batch_age_s=77))
+    await nudge(edge)
+    await receipt(rig, DocumentKind.DESIRED, Outcome.APPLIED)
+    gateway = rig.hub.gateway
+    assert gateway is not None
+    # As a copy of this truck, gone since, leaves it behind.
+    async with gateway.fleet._database.write() as connection:
+        wanted = (await connection.execute(select(desired_states.c.digest))).scalar_one()
+        await connection.execute(update(holdings).values(digest=bytes(32), epoch_ordinal=0, sequence=0))
+
+    async def is_reported() -> bool:
+        await nudge(edge)
+        record = await gateway.fleet.truck("ke-arrow")
+        return record is not None and record.desired_reported == wanted
+
+    await until(is_reported)

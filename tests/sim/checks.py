@@ -7,9 +7,8 @@ from collections import Counter, defaultdict
 from typing import Any
 
 from gateway.telemetry import SchemaCache
-from protocol.batch import decode
-from protocol.messages import Ack, Batch, SchemaOffer
-from protocol.numbers import PARCEL_WINDOW, DocumentKind, ParcelKind
+from protocol.messages import Ack
+from protocol.numbers import PARCEL_WINDOW, DocumentKind
 from store.fleet.evidence import BatchState
 from store.fleet.tables import batches
 from store.fleet.telemetry import batch_record, select_batches
@@ -29,25 +28,29 @@ class Checks:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self._highest: dict[str, dict[tuple[DocumentKind, str], int]] = defaultdict(dict)
+        self._highest: dict[tuple[str, int], dict[tuple[DocumentKind, str], int]] = defaultdict(dict)
         self._at_start: dict[tuple[str, str], tuple[int, int, int]] = {}  # carried, booked, accounted for: a life began
         self._asking: list[asyncio.Future[None]] = []
-        self._active: dict[str, int] = {}
+        self._active: dict[tuple[str, int, str], int] = {}
         self.checked = 0
         for truck in world.trucks.values():
             truck.on_started = self._started
         world.office.on_started = self._gateway_started
 
+    def watch(self, truck: SimTruck) -> None:
+        """Check what a truck's lives leave behind."""
+        truck.on_started = self._started
+
     def _started(self, truck: SimTruck, edge: SimEdge) -> None:
         """Note where a life begins; what the life before has carried must be accounted for by now."""
         for link in truck.config.link:
-            key = truck.name, link.name
+            key = truck.machine, link.name
             carried = self.world.network.links[key].count.total_bytes
             accounted = _booked(edge, link.name, with_lost=True)
             before = self._at_start.get(key)
             if before is not None and accounted - before[2] < carried - before[0] and not truck.excused:
                 problem = f"{link.name} carried {carried - before[0]} bytes in the life before"
-                self._note(self._fail(truck.name, f"{problem}, {accounted - before[2]} are accounted for"))
+                self._note(self._fail(truck.machine, f"{problem}, {accounted - before[2]} are accounted for"))
             self._at_start[key] = carried, _booked(edge, link.name), accounted
 
     def _gateway_started(self) -> None:
@@ -122,7 +125,7 @@ class Checks:
         if edge.ledger._reservations:
             return  # something is under way
         for link in truck.config.link:
-            key = truck.name, link.name
+            key = truck.machine, link.name
             if key not in self._at_start:
                 continue
             carried = self.world.network.links[key].count.total_bytes - self._at_start[key][0]
@@ -135,17 +138,14 @@ class Checks:
 
     def _budgets(self) -> None:
         """In no month does a link carry more than it may, but for what came unasked."""
-        for (truck, link, month), carried in self.world.carried.items():
-            cap = self.world.cap_of(truck, link)
-            unasked = self.world.unasked[(truck, link)]
-            if cap is not None and carried - unasked > cap:
-                raise self._fail(
-                    truck, f"{link} carried {carried} bytes in {month} ({unasked} unasked): the cap is {cap}"
-                )
+        for machine in self.world.trucks:
+            self.world.spending.count(machine)
+        for problem in self.world.spending.overrun():
+            raise self._fail(problem.split()[0], problem)
 
     def _versions(self, truck: SimTruck, edge: SimEdge) -> None:
         """What was trusted is never replaced by something older."""
-        known = self._highest[truck.name]
+        known = self._highest[(truck.machine, truck.images)]
         for key, seen in edge.trust.highest.items():
             if seen.version < known.get(key, 0):
                 raise self._fail(truck.name, f"{key} fell from version {known[key]} to {seen.version}")
@@ -166,7 +166,7 @@ class Checks:
         """The active version is whole and what was signed."""
         for each in edge.installer.installed():
             if each.active:
-                key = f"active {truck.name} {each.name}"
+                key = truck.machine, truck.images, each.name
                 if each.manifest.version < self._active.get(key, 0):
                     raise self._fail(truck.name, f"{each.name} fell back from version {self._active[key]}")
                 self._active[key] = each.manifest.version
@@ -207,24 +207,24 @@ class Checks:
         """Return what keeps a truck from being at rest."""
         edge = truck.edge
         if edge is None:
-            return [f"{truck.name} has not come back"]
+            return [f"{truck.machine} has not come back"]
         owner_of_task.set(truck.life)
         if self.world.truth.closed:
             await edge.recorder.close_all()
         counts = await edge.writer.run(edge.queue.counts)
         queued = sum(each.parcels for each in counts if each.state is ParcelState.QUEUED)
         owner_of_task.set(None)
-        found = [f"{truck.name} has {queued} parcels queued"] if queued else []
+        found = [f"{truck.machine} has {queued} parcels queued"] if queued else []
         gateway = self.world.office.gateway
         assert gateway is not None
         record = await gateway.fleet.truck(truck.name)
         assert record is not None
         if record.desired_digest != record.desired_reported:
-            found.append(f"{truck.name} has not reported its desired state")
+            found.append(f"{truck.machine} has not reported its desired state")
         for rollout in edge.wanted.rollouts:
             active = edge.installer.active(rollout.bundle)
             if rollout.manifest is not None and (active is None or active.digest != rollout.manifest):
-                found.append(f"{truck.name} has not installed {rollout.bundle}")
+                found.append(f"{truck.machine} has not installed {rollout.bundle}")
         return found
 
     async def _telemetry(self, truck: SimTruck) -> None:
@@ -243,14 +243,14 @@ class Checks:
                     assert serial is not None
                     seen[serial] += 1
                     place.setdefault(serial, name)
-                    if seen[serial] > 1:
+                    if seen[serial] > (2 if serial in truth.may_double else 1):
                         other = place[serial]
                         raise self._fail(truck.name, f"row {serial} came twice: also in {other}", name)
                     self._check_time(truck, serial, time_ms, name)
         timeless = await self._timeless(truck)
         seen.update(timeless)
         dropped = await self._dropped(truck.name)
-        rows_in = self._rows_in(truck)
+        rows_in = self.world.truth.rows_in(truck.name, truck.schema)
         missing = [serial for serial in truth.rows_accepted if serial not in seen]
         lost = []
         for serial in missing:
@@ -301,19 +301,6 @@ class Checks:
             for first, last, _ in epoch.dropped
             for sequence in range(first, last + 1)
         }
-
-    def _rows_in(self, truck: SimTruck) -> dict[int, list[ParcelName]]:
-        """Return which parcels each row was put into; a summary holds no rows."""
-        mine = [each for each in self.world.truth.parcels.items() if each[0][0] == truck.name]
-        offers = [SchemaOffer.decode(payload) for _, (kind, payload) in mine if kind is ParcelKind.SCHEMA]
-        numbers = {each.number for each in offers if each.schema == truck.schema.encoded}
-        found: dict[int, list[ParcelName]] = {}
-        for name, (kind, payload) in mine:
-            if kind is ParcelKind.BATCH and (batch := Batch.decode(payload)).schema in numbers:
-                for _, (serial, *_) in decode(truck.schema, batch.body):
-                    if serial is not None:
-                        found.setdefault(serial, []).append(name)
-        return found
 
     async def _events(self, truck: SimTruck) -> None:
         gateway = self.world.office.gateway

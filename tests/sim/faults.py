@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from protocol import cose
 from protocol.documents import Addressee, LinkConfig
+from tests.sim import images
+from tests.sim.checks import Checks
+from tests.sim.history import CheckFailed
 from tests.sim.loop import owner_of_task
 from tests.sim.network import LinkState, VirtualLink
 from tests.sim.truck import SimTruck
@@ -28,31 +31,36 @@ class Troubles:
     power_cut: float = 2.0
     kill: float = 6.0
     full_disk: float = 12.0
-    bit_rot: float = 0.0
+    bit_rot: float = 40.0
+    put_back: float = 60.0
+    clone: float = 60.0
     gateway_crash: float = 3.0
     gateway_restart: float = 8.0
-    gateway_restore: float = 0.0
-    gateway_skew: float = 0.0
+    gateway_restore: float = 15.0
+    gateway_skew: float = 20.0
     config: float = 5.0
     content: float = 6.0
     rotation: float = 15.0
+    root: float = 20.0
     lies: float = 8.0
 
 
-STORMY = Troubles(full_disk=0.0)
-CALM = Troubles(*[0.0] * 15)
+STORMY = Troubles()
+CALM = Troubles(**{each.name: 0.0 for each in fields(Troubles)})
 
 
 class Faults:
     """Runs the troubles of a world until `stop`."""
 
-    def __init__(self, world: World, troubles: Troubles) -> None:
+    def __init__(self, world: World, troubles: Troubles, checks: Checks) -> None:
         self.world = world
         self.troubles = troubles
+        self._checks = checks
         self._desired: dict[str, bytes] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._random = random.Random(f"faults {world.plan.seed}")
         self._gateway_lock = asyncio.Lock()
+        self._clones = 0
         self._sent_until_crash: int | None = None
         world.network.on_gateway_sent = self._gateway_sent
 
@@ -62,7 +70,7 @@ class Faults:
         owner_of_task.set(None)
         for truck in self.world.trucks.values():
             for link in truck.config.link:
-                virtual = self.world.network.links[(truck.name, link.name)]
+                virtual = self.world.network.links[(truck.machine, link.name)]
                 self._repeat(self.troubles.weather, self._weather, virtual)
                 self._repeat(self.troubles.outage, self._outage, virtual)
                 self._repeat(self.troubles.move, self._move, virtual)
@@ -70,6 +78,8 @@ class Faults:
             self._repeat(self.troubles.kill, self._kill, truck)
             self._repeat(self.troubles.full_disk, self._full_disk, truck)
             self._repeat(self.troubles.bit_rot, self._bit_rot, truck)
+            self._repeat(self.troubles.put_back, self._put_back, truck)
+            self._repeat(self.troubles.clone, self._clone, truck)
         self._repeat(self.troubles.gateway_crash, self._gateway_crash)
         self._repeat(self.troubles.gateway_restart, self._gateway_restart)
         self._repeat(self.troubles.gateway_restore, self._gateway_restore)
@@ -77,6 +87,7 @@ class Faults:
         self._repeat(self.troubles.config, self._config)
         self._repeat(self.troubles.content, self._content)
         self._repeat(self.troubles.rotation, self._rotation)
+        self._repeat(self.troubles.root, self._root)
         self._repeat(self.troubles.lies, self._lies)
 
     async def stop(self) -> None:
@@ -87,9 +98,11 @@ class Faults:
         self._sent_until_crash = None
         for link in self.world.network.links.values():
             link.state = LinkState()
-        for truck in self.world.trucks.values():
+        for truck in list(self.world.trucks.values()):
             truck.disk.full = False
             truck.disk.cut_after = None
+            if truck.machine != truck.name:
+                self._take_away(truck)
         office = self.world.office
         office.skew_ms = 0
         async with self._gateway_lock:
@@ -107,9 +120,16 @@ class Faults:
     async def _again(
         self, mean_s: float, seed: random.Random, happen: Callable[..., Awaitable[None]], *arguments: Any
     ) -> None:
-        while True:
-            await asyncio.sleep(seed.expovariate(1 / mean_s))
-            await happen(seed, *arguments)
+        # What fails here is a fault of the simulation, or of what people use: it must not pass unseen.
+        try:
+            while True:
+                await asyncio.sleep(seed.expovariate(1 / mean_s))
+                await happen(seed, *arguments)
+                await self._checks.now()
+        except CheckFailed as failure:
+            self.world.failure = self.world.failure or failure
+        except Exception as error:
+            self.world.fail("world", f"{happen.__name__} ended with {error!r}")
 
     def _note(self, what: str, machine: str = "world") -> None:
         self.world.history.note(machine, what)
@@ -120,7 +140,7 @@ class Faults:
         slow = seed.random() < 0.2
         link.state = replace(
             link.state,
-            loss=seed.choice((0.0, 0.0, 0.01, 0.05, 0.2, 0.6)),
+            loss=seed.choice((0.0, 0.0, 0.01, 0.05, 0.2, 0.6, 0.97)),
             burst_chance=seed.choice((0.0, 0.0, 0.02)),
             double=seed.choice((0.0, 0.0, 0.05, 0.3)),
             delay_s=seed.choice((0.02, 0.3, 0.6, 2.5)),
@@ -174,6 +194,46 @@ class Faults:
             data[seed.randrange(len(data))] ^= 1 << seed.randrange(8)
         path.write_bytes(data)
         self._note(f"bits of {path.name} have rotted", truck.name)
+
+    async def _put_back(self, seed: random.Random, truck: SimTruck) -> None:
+        """An image of the disk is put back: all that the truck did since is gone from it."""
+        image = self._take_image(truck)
+        await asyncio.sleep(seed.choice((HOUR_S, 12 * HOUR_S, 2 * DAY_S)))
+        await self._until_on(truck)
+        truck.cut_power()
+        images.put(image, truck.disk, as_blocks=seed.random() < 0.5)
+        truck.images += 1
+        self._note("an older image of the disk was put back", truck.machine)
+
+    async def _clone(self, seed: random.Random, truck: SimTruck) -> None:
+        """Another computer runs from a copy of the disk, for a while beside the first."""
+        image = self._take_image(truck)
+        self._clones += 1
+        copy = self.world.add_truck(truck.name, machine=f"{truck.name}-copy-{self._clones}")
+        copy.disk.begin()
+        images.put(image, copy.disk, as_blocks=seed.random() < 0.7)
+        copy.board = truck.board if seed.random() < 0.5 else seed.randbytes(16)
+        copy.excused = True
+        self._checks.watch(copy)
+        self.world.on_cloned(truck.machine, copy.machine)
+        self._note("a copy of the disk runs on another computer", truck.machine)
+        copy.start()
+        await asyncio.sleep(seed.choice((HOUR_S, 12 * HOUR_S, 4 * DAY_S)))
+        self._take_away(copy)
+
+    def _take_image(self, truck: SimTruck) -> images.Image:
+        truck.excused = True
+        self.world.truth.image_taken(truck.name, truck.schema)
+        return images.take(truck.disk)
+
+    def _take_away(self, copy: SimTruck) -> None:
+        if self.world.trucks.pop(copy.machine, None) is not None:
+            copy.switch_off()
+            self._note("is taken away", copy.machine)
+
+    async def _until_on(self, truck: SimTruck) -> None:
+        while truck.edge is None:
+            await asyncio.sleep(60.0)
 
     # -- the gateway ---------------------------------------------------------------------------------------------------
 
@@ -247,7 +307,7 @@ class Faults:
             links = (LinkConfig("sat", sat, sat // 10, 5_000_000), LinkConfig("lte", 50_000_000, 100_000, 10_000))
             trucks = tuple(sorted(seed.sample(sorted(self.world.trucks), min(8, len(self.world.trucks)))))
             signed = office.signers.config(
-                office.next_version(",".join(trucks)),
+                office.next_version("config"),
                 trucks=trucks,
                 links=links,
                 batch_age_s=seed.choice((600, 7_200, 40_000)),
@@ -274,4 +334,11 @@ class Faults:
             office = self.world.office
             office.signers.operator = cose.SigningKey(seed.randbytes(32))
             office.signers.publisher = cose.SigningKey(seed.randbytes(32))
+            await self._push("a delegation", office.signers.delegation(office.next_version("delegation")))
+
+    async def _root(self, seed: random.Random) -> None:
+        """Replace the root's key: the new root is signed by both, and the new key signs the roles again."""
+        async with self._gateway_lock:
+            await self._push("a root", self.world.office.rotate_root(cose.SigningKey(seed.randbytes(32))))
+            office = self.world.office
             await self._push("a delegation", office.signers.delegation(office.next_version("delegation")))

@@ -27,6 +27,7 @@ import edge.daemon
 import edge.downlink
 import edge.fetch
 import edge.uplink
+import gateway.budgetwatch
 import gateway.daemon
 import gateway.ledger
 import gateway.rollups
@@ -201,6 +202,8 @@ def structlog_silenced() -> Iterator[None]:
 _LONGER = (
     (edge.uplink, "_SWEEP_S", 1_800.0),
     (edge.fetch, "_IDLE_WAIT_S", 900.0),
+    (gateway.budgetwatch, "_PAUSE_S", 21_600.0),
+    (gateway.daemon, "_WATCHDOG_S", 43_200.0),
     (gateway.ledger, "_FLUSH_S", 3_600.0),
     (gateway.rollups, "_PAUSE_S", 21_600.0),
     (store.fleet.changes, "_LOOK_AGAIN_S", 21_600.0),

@@ -31,6 +31,8 @@ def watching(world: World) -> Iterator[None]:
         ingest.ingest,
         ledger.charge,
         recorder.clock_known,
+        ledger.reserve,
+        ledger._open,
     )
     history = world.history
 
@@ -40,10 +42,12 @@ def watching(world: World) -> Iterator[None]:
             nonces.request(link.truck, link.name, data)
 
     def refuse(name: str, problem: str) -> Exception:
-        world.failure = world.failure or history.fail(name, problem)
+        world.fail(name, problem)
+        assert world.failure is not None
         return world.failure
 
     nonces = NonceWatch(refuse)
+    world.on_cloned = nonces.cloned
     world.network.on_carried = carried
 
     async def clock_known(self: Any) -> None:
@@ -51,8 +55,20 @@ def watching(world: World) -> Iterator[None]:
         world.truth.clock_told(truck(), self._clock.boot)
 
     def charge(self: Any, link: str, precedence: Any, cause: str, direction: str, size: int, **named: Any) -> None:
-        world.unasked[(truck(), link)] += size
         real[5](self, link, precedence, cause, direction, size, **named)
+        world.spending.came_unasked(machine(), link, size)
+
+    def reserve(self: Any, link: str, *arguments: Any, **named: Any) -> Any:
+        made = real[7](self, link, *arguments, **named)
+        world.spending.capped(machine(), link, self.cap_bytes(link))
+        return made
+
+    def open_period(self: Any, period: int) -> None:
+        world.spending.opened(machine(), period)
+        real[8](self, period)
+
+    def machine() -> str:
+        return str(owner_of_task.get().machine)
 
     def truck() -> str:
         owner = owner_of_task.get()
@@ -90,13 +106,15 @@ def watching(world: World) -> Iterator[None]:
 
     queue._insert, queue.mark_sent, queue._deliver = insert, mark_sent, deliver  # type: ignore[method-assign]
     sendings._put_aside, ingest.ingest = put_aside, stored  # type: ignore[method-assign]
-    ledger.charge = charge  # type: ignore[method-assign]
+    ledger.charge, ledger.reserve = charge, reserve  # type: ignore[method-assign]
+    ledger._open = open_period  # type: ignore[method-assign]
     recorder.clock_known = clock_known  # type: ignore[method-assign]
     try:
         yield
     finally:
         recorder.clock_known = real[6]  # type: ignore[method-assign]
-        ledger.charge = real[5]  # type: ignore[method-assign]
+        ledger.charge, ledger.reserve = real[5], real[7]  # type: ignore[method-assign]
+        ledger._open = real[8]  # type: ignore[method-assign]
         queue._insert, queue.mark_sent, queue._deliver = real[0], real[1], real[2]  # type: ignore[method-assign]
         sendings._put_aside, ingest.ingest = real[3], real[4]  # type: ignore[method-assign]
 
@@ -107,6 +125,12 @@ class NonceWatch:
     def __init__(self, fail: Callable[[str, str], Exception]) -> None:
         self._fail = fail
         self._seen: dict[tuple[str, str], dict[bytes, bytes]] = {}
+
+    def cloned(self, machine: str, copy: str) -> None:
+        """Know that a second machine has the sessions of a first one: what was used there may not be used here."""
+        for (of, link), seen in list(self._seen.items()):
+            if of == machine:
+                self._seen[(copy, link)] = dict(seen)
 
     def request(self, truck: str, link: str, data: bytes) -> None:
         """Look at a datagram that a truck sends."""

@@ -14,7 +14,10 @@ from typing import Any
 
 from gateway.config import CoapSettings, GatewayConfig
 from gateway.daemon import Gateway, make_keys
+from protocol import cose
+from protocol.documents import RoleKeys, Root, sign_document
 from protocol.joincode import JoinCode, read_join_code
+from protocol.numbers import DocumentKind
 from store.blobs import BlobStore
 from store.files import publish
 from store.fleet.fleet import FleetStore, migrate
@@ -200,6 +203,16 @@ class Office:
         """Return the next version of something that people sign."""
         self.versions[name] = self.versions.get(name, 0) + 1
         return self.versions[name]
+
+    def rotate_root(self, key: cose.SigningKey) -> bytes:
+        """Return a new root with another key of its own, signed by the old key and by the new one."""
+        old, self.signers.root = self.signers.root, key
+        document = Root(
+            **self.signers.dates(DocumentKind.ROOT, 1 + self.next_version("root")),
+            root=RoleKeys(1, (key.public,)),
+            gateway=RoleKeys(1, (self.signers.gateway.public,)),
+        )
+        return sign_document(document, [old, key])
 
     async def code(self, truck: str, group: str = "kenya") -> JoinCode:
         """Make an enrolment code."""

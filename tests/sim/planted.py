@@ -35,13 +35,13 @@ from tests.sim.world import Plan
 
 SEEDS_MAX, QUICK_SEEDS_MAX = 200, 20
 PLAN = Plan(seed=0, trucks=1, days=1.5, row_every_s=900.0, rest_days=6.0)
-HARSH = Troubles(
+HARSH = replace(
+    CALM,
     weather=0.2,
     outage=0.5,
     move=0.5,
     power_cut=0.2,
     kill=1.0,
-    full_disk=0.0,
     gateway_crash=0.3,
     gateway_restart=2.0,
     config=0.6,

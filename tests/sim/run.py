@@ -51,7 +51,7 @@ def run(
 async def _live(made: World, troubles: Troubles) -> None:
     await made.open()
     checks = Checks(made)
-    faults = Faults(made, troubles)
+    faults = Faults(made, troubles, checks)
     await faults.start()
     end_s = made.loop.now_s + made.plan.days * DAY_S
     while made.loop.now_s < end_s:

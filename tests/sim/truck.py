@@ -65,6 +65,7 @@ class Life:
 
     def __init__(self, truck: SimTruck, number: int) -> None:
         self.name = truck.name
+        self.machine = truck.machine
         self.number = number
         self.boot = truck.boot
         self.board = truck.board
@@ -82,7 +83,7 @@ class Life:
         """Open a socket on a link; a dead life's goes nowhere."""
         if self.ended:
             raise OSError("the power is off")
-        opened = self._truck.network.open(self._truck.network.links[(self.name, str(interface))])
+        opened = self._truck.network.open(self._truck.network.links[(self.machine, str(interface))])
         self.sockets.append(opened)
         return opened
 
@@ -105,8 +106,11 @@ class SimTruck:
         row_every_s: float = 1_800.0,
         event_every_s: float = 40_000.0,
         noise_channels: int = 0,
+        machine: str | None = None,
     ) -> None:
+        """Make a truck; `machine` tells computers apart that are one truck to everybody else."""
         self.name = name
+        self.machine = machine or name
         self.loop = loop
         self.network = network
         self.history = history
@@ -126,6 +130,7 @@ class SimTruck:
         self.row_every_s = row_every_s
         self.event_every_s = event_every_s
         self.excused = False  # its disk was hurt: what it lost is not this software's fault, but must be told
+        self.images = 0  # how often an older image was put in its disk's place
         self._restart: asyncio.TimerHandle | None = None
         usual = {"state_mb_max": 16, "batch_age_s": 21_600, "patience_s": 1_800, "retry_s_max": 3_600}
         self.config = EdgeConfig(
@@ -136,7 +141,7 @@ class SimTruck:
             **{**usual, **(settings or {})},
         )
         for link in links:
-            network.add_link(name, link.name)
+            network.add_link(self.machine, link.name)
 
     @property
     def edge(self) -> SimEdge | None:
@@ -161,7 +166,7 @@ class SimTruck:
         self.lives += 1
         self.disk.begin()
         self.life = Life(self, self.lives)
-        self.history.note(self.name, f"life {self.lives} begins")
+        self.history.note(self.machine, f"life {self.lives} begins")
         token = owner_of_task.set(self.life)
         try:
             self.loop.create_task(self._live(self.life), name=f"life of {self.name}")
@@ -184,7 +189,7 @@ class SimTruck:
         except BaseException as failure:
             if not life.ended:
                 self.failures.append(failure)
-                self.history.note(self.name, f"daemon failed: {_leaves(failure)}")
+                self.history.note(self.machine, f"daemon failed: {_leaves(failure)}")
                 # As a process that exits: its files are as they are; the service manager starts it again.
                 self.back_after_s = 300.0
                 self.kill()
@@ -204,12 +209,12 @@ class SimTruck:
                 await edge.recorder.on_row(SERIES, edge.clock.monotonic(), cells)
             except (QueueFullError, CommitUnknownError, StoreFailedError) as refusal:
                 self.truth.row_refused(self.name, serial)
-                self.history.note(self.name, f"row {serial} refused: {type(refusal).__name__}")
+                self.history.note(self.machine, f"row {serial} refused: {type(refusal).__name__}")
                 if isinstance(refusal, StoreFailedError) and "not running" not in str(refusal):
                     raise
             except DigitruckError as refusal:
                 self.truth.row_refused(self.name, serial)
-                self.history.note(self.name, f"row {serial} refused: {refusal}")
+                self.history.note(self.machine, f"row {serial} refused: {refusal}")
             else:
                 self.truth.row_accepted(self.name, serial, at_s)
 
@@ -223,10 +228,10 @@ class SimTruck:
             try:
                 sequence = await edge.recorder.event(f"e{number}", precedence)
             except (QueueFullError, CommitUnknownError, StoreFailedError) as refusal:
-                self.history.note(self.name, f"event {number} refused: {type(refusal).__name__}")
+                self.history.note(self.machine, f"event {number} refused: {type(refusal).__name__}")
                 continue
             self.truth.event_accepted(self.name, number)
-            self.history.note(self.name, f"event {number} is sequence {sequence}")
+            self.history.note(self.machine, f"event {number} is sequence {sequence}")
 
     # -- ends of lives -------------------------------------------------------------------------------------------------
 
@@ -234,6 +239,13 @@ class SimTruck:
         """Cut the power now."""
         if self.life is not None and not self.life.ended:
             self.disk.cut()
+
+    def switch_off(self) -> None:
+        """End for good."""
+        self.cut_power()
+        if self._restart is not None:
+            self._restart.cancel()
+            self._restart = None
 
     def kill(self) -> None:
         """Kill the process; the machine stays on."""
@@ -250,7 +262,7 @@ class SimTruck:
         life.ended = True
         for each in life.sockets:
             each.close()
-        self.history.note(self.name, f"life {life.number} ends at disk step {self.disk.steps}")
+        self.history.note(self.machine, f"life {life.number} ends at disk step {self.disk.steps}")
         if not self._same_boot:
             self.boot = self.random.getrandbits(60)
             self.booted_at_s = self.loop.now_s + self.back_after_s - self.random.uniform(5, 60)

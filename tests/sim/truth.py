@@ -6,8 +6,10 @@ import re
 from collections import defaultdict
 from dataclasses import dataclass, field
 
-from protocol.messages import Event
+from protocol.batch import decode
+from protocol.messages import Batch, Event, SchemaOffer
 from protocol.numbers import ParcelKind
+from protocol.schema import Schema
 from tests.sim.history import ParcelName
 
 _EVENT = re.compile("e([0-9]+)")
@@ -20,6 +22,7 @@ class TruckTruth:
     rows_offered: int = 0
     rows_refused: set[int] = field(default_factory=set)
     rows_accepted: dict[int, float] = field(default_factory=dict)  # serial -> when it was taken
+    may_double: set[int] = field(default_factory=set)  # were in an open batch of an image that was put back
     events_offered: int = 0
     events_accepted: set[int] = field(default_factory=set)
     event_parcels: dict[int, ParcelName] = field(default_factory=dict)
@@ -39,6 +42,24 @@ class Truth:
         self.parcels[name] = kind, payload
         if kind is ParcelKind.EVENT and (found := _EVENT.match(Event.decode(payload).name)):
             self.of[name[0]].event_parcels[int(found[1])] = name
+
+    def rows_in(self, truck: str, schema: Schema) -> dict[int, list[ParcelName]]:
+        """Return which parcels each row was put into; a summary holds no rows."""
+        mine = [each for each in self.parcels.items() if each[0][0] == truck]
+        offers = [SchemaOffer.decode(payload) for _, (kind, payload) in mine if kind is ParcelKind.SCHEMA]
+        numbers = {each.number for each in offers if each.schema == schema.encoded}
+        found: dict[int, list[ParcelName]] = {}
+        for name, (kind, payload) in mine:
+            if kind is ParcelKind.BATCH and (batch := Batch.decode(payload)).schema in numbers:
+                for _, (serial, *_) in decode(schema, batch.body):
+                    if serial is not None:
+                        found.setdefault(serial, []).append(name)
+        return found
+
+    def image_taken(self, truck: str, schema: Schema) -> None:
+        """Note which rows are in no parcel yet: put back, the image makes another parcel of them."""
+        closed = self.rows_in(truck, schema)
+        self.of[truck].may_double.update(each for each in self.of[truck].rows_accepted if each not in closed)
 
     def clock_told(self, truck: str, boot: int) -> None:
         """Note that a truck has accepted its own event of what the times of a boot mean."""

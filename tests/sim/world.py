@@ -7,8 +7,7 @@ import contextlib
 import random
 import shutil
 import tempfile
-from collections import defaultdict
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from tests.sim.loop import VirtualLoop
 from tests.sim.machine import machines
 from tests.sim.network import Network
 from tests.sim.office import Office, empty_fleet
+from tests.sim.spending import Spending
 from tests.sim.truck import SimTruck
 from tests.sim.truth import Truth
 
@@ -56,37 +56,40 @@ class World:
         self.unexpected: list[str] = []
         self.failure: CheckFailed | None = None
         self.clocks_were_wrong = False
+        self.on_cloned: Callable[[str, str], None] = lambda machine, copy: None
         self.joined_bytes: dict[tuple[str, str], int] = {}
-        self.carried: defaultdict[tuple[str, str, int], int] = defaultdict(int)
-        self.unasked: defaultdict[tuple[str, str], int] = defaultdict(int)
-        self._caps: dict[tuple[str, str], int] = {}
+        self.spending = Spending(self)
 
     def now_s(self) -> float:
         """Return true Unix time."""
         return NOW_S + self.loop.now_s
 
-    def cap_of(self, truck: str, link: str) -> int | None:
-        """Return the most that a link could ever spend in a month: the highest cap that was ever stated."""
-        return next(each for each in self.trucks[truck].config.link if each.name == link).month_bytes_max
-
     def _seed(self, name: str) -> random.Random:
         return random.Random(f"{name} {self.plan.seed}")
 
-    def add_truck(self, name: str, *, links: tuple[LinkSettings, ...] = (), **settings: Any) -> SimTruck:
+    def fail(self, machine: str, problem: str) -> None:
+        """Note that a promise was broken; the next check stops the run."""
+        self.failure = self.failure or self.history.fail(machine, problem)
+
+    def add_truck(
+        self, name: str, *, links: tuple[LinkSettings, ...] = (), machine: str | None = None, **settings: Any
+    ) -> SimTruck:
         """Make a truck that has not joined yet."""
+        machine = machine or name
         truck = SimTruck(
             name,
-            self.home / name,
+            self.home / machine,
             self.loop,
             self.network,
             self.history,
             self.truth,
-            self._seed(f"truck {name}"),
+            self._seed(f"truck {machine}"),
             links=links or two_links(),
             row_every_s=self.plan.row_every_s,
+            machine=machine,
             **settings,
         )
-        self.trucks[name] = truck
+        self.trucks[machine] = truck
         return truck
 
     async def open(self) -> None:
@@ -103,7 +106,7 @@ class World:
         """Have a truck join, which nobody meters, and start."""
         await truck.join(await self.office.code(truck.name))
         for link in truck.config.link:
-            key = truck.name, link.name
+            key = truck.machine, link.name
             self.joined_bytes[key] = self.network.links[key].count.total_bytes
         truck.start()
 

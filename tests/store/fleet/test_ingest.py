@@ -173,6 +173,22 @@ async def test_the_newest_receipt_by_the_trucks_own_order_counts(fleet: FleetSto
     assert [each.version for each in await fleet.receipts("ke-arrow")] == [3, 2, 9, 4]
 
 
+async def test_an_older_epoch_that_goes_on_reports_what_its_truck_has_now(fleet: FleetStore, item: Make) -> None:
+    def receipt(version: int, time_ms: int) -> ReceiptPart:
+        return ReceiptPart(DocumentKind.MANIFEST, bytes([version]) * 32, Outcome.APPLIED, "atlas", version, "", time_ms)
+
+    async def held() -> int:
+        return (await fleet.holdings("ke-arrow"))[0].version
+
+    await fleet.ingest([item(1, receipt(1, 100))])
+    await fleet.ingest([item(1, receipt(2, 200), epoch=8)])  # of a copy of the truck, on another computer
+    await fleet.ingest([item(2, receipt(3, 150))])
+    await fleet.ingest([item(3, receipt(4, 0))])
+    assert await held() == 2
+    await fleet.ingest([item(4, receipt(5, 300))])
+    assert await held() == 5
+
+
 async def test_a_receipt_of_the_desired_state_shows_on_the_truck(fleet: FleetStore, item: Make) -> None:
     await fleet.ingest([item(1, ReceiptPart(DocumentKind.DESIRED, b"d" * 32, Outcome.APPLIED, "ke-arrow", 4))])
     assert (await fleet.truck("ke-arrow")).desired_reported == b"d" * 32
