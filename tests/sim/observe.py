@@ -11,6 +11,7 @@ import edge.recorder
 import store.fleet.ingest
 import store.ledger
 import store.parcels
+import store.purses
 import store.sendings
 from tests.sim.loop import owner_of_task
 from tests.sim.network import VirtualLink
@@ -22,7 +23,7 @@ def watching(world: World) -> Iterator[None]:
     """Note what happens to parcels while the block lasts."""
     queue, ingest = store.parcels.ParcelQueue, store.fleet.ingest.Ingest
     sendings = store.sendings.Sendings
-    ledger, recorder = store.ledger.Ledger, edge.recorder.Recorder
+    ledger, purses, recorder = store.ledger.Ledger, store.purses.Purses, edge.recorder.Recorder
     real = (
         queue._insert,
         queue.mark_sent,
@@ -32,7 +33,7 @@ def watching(world: World) -> Iterator[None]:
         ledger.charge,
         recorder.clock_known,
         ledger.reserve,
-        ledger._open,
+        purses._open,
     )
     history = world.history
 
@@ -63,9 +64,9 @@ def watching(world: World) -> Iterator[None]:
         world.spending.capped(machine(), link, self.cap_bytes(link))
         return made
 
-    def open_period(self: Any, period: int) -> None:
-        world.spending.opened(machine(), period)
-        real[8](self, period)
+    def open_period(self: Any, link: str, period: int, *, carries: bool) -> None:
+        world.spending.opened(machine(), link, period, carries=carries)
+        real[8](self, link, period, carries=carries)
 
     def machine() -> str:
         return str(owner_of_task.get().machine)
@@ -107,14 +108,14 @@ def watching(world: World) -> Iterator[None]:
     queue._insert, queue.mark_sent, queue._deliver = insert, mark_sent, deliver  # type: ignore[method-assign]
     sendings._put_aside, ingest.ingest = put_aside, stored  # type: ignore[method-assign]
     ledger.charge, ledger.reserve = charge, reserve  # type: ignore[method-assign]
-    ledger._open = open_period  # type: ignore[method-assign]
+    purses._open = open_period  # type: ignore[method-assign]
     recorder.clock_known = clock_known  # type: ignore[method-assign]
     try:
         yield
     finally:
         recorder.clock_known = real[6]  # type: ignore[method-assign]
         ledger.charge, ledger.reserve = real[5], real[7]  # type: ignore[method-assign]
-        ledger._open = real[8]  # type: ignore[method-assign]
+        purses._open = real[8]  # type: ignore[method-assign]
         queue._insert, queue.mark_sent, queue._deliver = real[0], real[1], real[2]  # type: ignore[method-assign]
         sendings._put_aside, ingest.ingest = real[3], real[4]  # type: ignore[method-assign]
 

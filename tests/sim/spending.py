@@ -21,33 +21,37 @@ class Spending:
     def __init__(self, world: World) -> None:
         self._world = world
         self._seen: dict[tuple[str, str], int] = {}
-        self._period: defaultdict[str, int] = defaultdict(int)
+        self._period: defaultdict[tuple[str, str], int] = defaultdict(int)
         self.carried: defaultdict[Key, int] = defaultdict(int)
         self.unasked: defaultdict[Key, int] = defaultdict(int)
         self.caps: dict[Key, int] = {}
 
     def count(self, machine: str) -> None:
-        """Count what the links of a machine carried since the last time, in the period that it has open."""
+        """Count what the links of a machine carried since the last time, in the periods that it has open."""
         for link in self._world.trucks[machine].config.link:
             key = machine, link.name
             total = self._world.network.links[key].count.total_bytes
             before = self._seen.get(key, self._world.joined_bytes.get(key, 0))
             self._seen[key] = total
-            self.carried[(*key, self._period[machine])] += total - before
+            self.carried[(*key, self._period[key])] += total - before
 
-    def opened(self, machine: str, period: int) -> None:
-        """Note that a ledger has opened a period; what came before is of the last one."""
+    def opened(self, machine: str, link: str, period: int, *, carries: bool) -> None:
+        """Note that a ledger has opened a period; what came before is of the last one, or (`carries`) of both."""
         self.count(machine)
-        self._period[machine] = period
+        key = machine, link
+        last, self._period[key] = self._period[key], period
+        if carries and last != period:
+            for sums in (self.carried, self.unasked):
+                sums[(*key, period)] += sums[(*key, last)]
 
     def capped(self, machine: str, link: str, cap_bytes: int | None) -> None:
         """Note the cap under which something was about to be spent."""
-        key = machine, link, self._period[machine]
+        key = machine, link, self._period[(machine, link)]
         self.caps[key] = max(self.caps.get(key, 0), _UNLIMITED if cap_bytes is None else cap_bytes)
 
     def came_unasked(self, machine: str, link: str, byte_count: int) -> None:
         """Note bytes that nobody could refuse."""
-        self.unasked[(machine, link, self._period[machine])] += byte_count
+        self.unasked[(machine, link, self._period[(machine, link)])] += byte_count
 
     def overrun(self) -> list[str]:
         """Return which links carried more in a period than they might, but for what came unasked."""
