@@ -127,8 +127,9 @@ name = "host"
 period_s = 60
 
 # [[collector]]
-# kind = "vedirect"             # or csv-tail gpsd http-push modem mqtt nut replay snmp starlink venus victron-modbus
-#                               # workstations; the README has an example of each, `digitruck-edge check` tries it
+# kind = "vedirect"             # or csv-tail gpsd http-push modem mqtt nut place replay snmp starlink venus
+#                               # victron-modbus workstations; the README has an example of each, and
+#                               # `digitruck-edge check` tries it
 # name = "solar"
 # port = "/dev/ttyUSB0"
 # period_s = 60

@@ -305,6 +305,13 @@ class TruckConfig(Struct, frozen=True):
     reason: str
 
 
+class SignInLink(Struct, frozen=True):
+    """The path of a page that signs one browser in, once."""
+
+    path: str
+    expires_ms: int
+
+
 class NewToken(Struct, frozen=True):
     """A token's text, seen this once."""
 

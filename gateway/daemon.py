@@ -26,6 +26,7 @@ from gateway.budgetwatch import BudgetWatch
 from gateway.coap import Site
 from gateway.commits import GroupCommit
 from gateway.config import DEFAULT_TEXT, GatewayConfig, parse_config, split_listen
+from gateway.console.app import add_console
 from gateway.documents import Documents
 from gateway.fastlane import FastLane
 from gateway.handlers import Handlers
@@ -214,7 +215,9 @@ class Gateway:
         if http.certificate and http.private_key:
             tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
             tls.load_cert_chain(http.certificate, http.private_key)
-        self.api = await start_api(make_app(self.fleet, blobs, services), host, port, ssl_context=tls)
+        app = make_app(self.fleet, blobs, services)
+        add_console(app)
+        self.api = await start_api(app, host, port, ssl_context=tls)
 
     def _sign_in(self) -> OidcProvider | None:
         oidc = self._config.oidc

@@ -29,6 +29,7 @@ BUILT_IN: Final[Mapping[str, str]] = MappingProxyType(
         "modem": "edge.collectors.modem:ModemCollector",
         "mqtt": "edge.collectors.mqtt:MqttCollector",
         "nut": "edge.collectors.nut:NutCollector",
+        "place": "edge.collectors.place:PlaceCollector",
         "replay": "edge.collectors.replay:ReplayCollector",
         "snmp": "edge.collectors.snmp:SnmpCollector",
         "starlink": "edge.collectors.starlink:StarlinkCollector",

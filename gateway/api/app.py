@@ -23,6 +23,7 @@ from gateway.api import (
     evidence,
     health,
     ledger,
+    links,
     pools,
     proof,
     quotes,
@@ -67,6 +68,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *stream.OPERATIONS,
     *tokens.OPERATIONS,
     *signin.OPERATIONS,
+    *links.OPERATIONS,
     *audit.OPERATIONS,
     *health.OPERATIONS,
 )

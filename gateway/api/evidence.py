@@ -13,11 +13,12 @@ from gateway.api.trucks import known_truck, outcome_name
 
 
 class EventsQuery(PageQuery, frozen=True):
-    """Events in the order of their arrival; `names` is a comma-separated list."""
+    """Events in the order of their arrival, or the newest first; `names` is a comma-separated list."""
 
     since: Time | None = None
     until: Time | None = None
     names: str | None = None
+    newest: bool = False
 
 
 class EventShape(Shape, frozen=True):
@@ -79,6 +80,7 @@ async def list_events(call: Call, path: TruckPath, query: EventsQuery) -> EventP
         names=None if query.names is None else [name for name in query.names.split(",") if name],
         after=number_cursor(query.after),
         limit=query.served + 1,
+        newest_first=query.newest,
     )
     items = [
         EventShape(

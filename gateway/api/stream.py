@@ -13,7 +13,7 @@ from aiohttp import web
 from aiohttp_sse import EventSourceResponse
 from msgspec import Meta
 
-from gateway.api.auth import VIEWER, actor_of, bearer_token, token_sha256
+from gateway.api.auth import VIEWER, actor_of, presented_token, token_sha256
 from gateway.api.operations import Call, operation
 from gateway.api.problem import Problem
 from gateway.api.shapes import Millis, Shape
@@ -109,7 +109,7 @@ async def _next(changes: AsyncIterator[Change]) -> Change | None:
 
 
 async def _still_signed_in(call: Call) -> bool:
-    record = await call.api.fleet.token(token_sha256(bearer_token(call.request)))
+    record = await call.api.fleet.token(token_sha256(presented_token(call.request)))
     try:
         actor_of(record, call.api.services.now_ms())
     except Problem:

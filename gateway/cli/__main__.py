@@ -18,6 +18,7 @@ from gateway.cli.audit import audit
 from gateway.cli.budgets import budget
 from gateway.cli.bundles import bundle
 from gateway.cli.configs import config
+from gateway.cli.console import console
 from gateway.cli.evidence import coverage, events
 from gateway.cli.keys import key
 from gateway.cli.ledger import ledger
@@ -36,6 +37,7 @@ from protocol.errors import DigitruckError
 
 _COMMANDS: tuple[click.Command, ...] = (
     login,
+    console,
     key,
     trust,
     enrol,

@@ -91,6 +91,7 @@ class _Demo:
             loop.add_signal_handler(number, stop.set)
         telling = asyncio.create_task(self.story.tell(), name="story")
         telling.add_done_callback(lambda task: stop.set())
+        inviting = asyncio.create_task(self._invite(), name="invite")
         watching = asyncio.create_task(self._watch(), name="watch")
         watching.add_done_callback(lambda task: stop.set())
         if self._console.is_terminal:
@@ -105,9 +106,9 @@ class _Demo:
                 await self._first_of(self.story.told, stop)
             result = await self._result(telling, watching)
         finally:
-            for task in (telling, watching):
+            for task in (telling, watching, inviting):
                 task.cancel()
-            await asyncio.gather(telling, watching, return_exceptions=True)
+            await asyncio.gather(telling, watching, inviting, return_exceptions=True)
             if self._live is not None:
                 self._live.stop()
             for number in (signal.SIGINT, signal.SIGTERM):
@@ -138,10 +139,23 @@ class _Demo:
             self._print(self._events[-1])
         if text.startswith("gateway serves"):
             self._print(f"  API documentation  {self.gateway.url}/v1/docs")
-            self._print(f"  sign in            digitruck login {self.gateway.url} --token {self.gateway.token}")
+            self._print(f"  command line       digitruck login {self.gateway.url} --token {self.gateway.token}")
 
     def _print(self, text: str) -> None:
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    async def _invite(self) -> None:
+        """Print a one-time link to the console as soon as there is one."""
+        while True:
+            try:
+                if self.gateway.token:
+                    async with Client(self.gateway.url, self.gateway.token) as client:
+                        link = await client.sign_in_link()
+                    self._print(f"  console            {self.gateway.url}{link.path}")
+                    return
+            except (ApiError, UnreachableError):
+                pass
+            await asyncio.sleep(_LOOK_S / 4)
 
     async def _watch(self) -> None:
         shown_s = 0.0

@@ -138,6 +138,7 @@ class Story:
             self.gateway.coap,
             recording=recordings[number % len(recordings)] if recordings else None,
             seed=self._seed + number,
+            place=(described.latitude_deg, described.longitude_deg),
         )
         self.trucks.append(truck)
         self.trucks.sort(key=lambda each: list(self.fleet).index(each.name))

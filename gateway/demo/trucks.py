@@ -54,6 +54,14 @@ kind = "host"
 name = "host"
 period_s = 1
 """
+_PLACE_TOML = """
+[[collector]]
+kind = "place"
+name = "home"
+latitude = {latitude}
+longitude = {longitude}
+period_s = 60
+"""
 _SOLAR_TOML = """
 [[collector]]
 kind = "vedirect"
@@ -235,10 +243,11 @@ async def prepare_truck(
     *,
     recording: Recording | None,
     seed: int,
+    place: tuple[float, float] | None = None,
 ) -> DemoTruck:
     """Start a truck's two links to the gateway's CoAP address, and write its folder (which must not be there).
 
-    `seed` decides what the links lose and when lte is out.
+    `seed` decides what the links lose and when lte is out; `place` is where it stands (degrees north and east).
     """
     # Hours of a truck's life in a minute: outages are as frequent, and as much shorter.
     outages = OutageProfile(mean_up_s=90.0, mean_down_s=5.0)
@@ -247,13 +256,19 @@ async def prepare_truck(
         link: await start_relay(gateway, profile, seed=seed * 10 + number)
         for number, (link, profile) in enumerate(profiles.items())
     }
-    _write_config(folder, {link: "{}:{}".format(*relay.address) for link, relay in relays.items()}, recording)
+    text = _EDGE_TOML.format(
+        **{link: "{}:{}".format(*relay.address) for link, relay in relays.items()},
+        lte_price=LTE_PRICE_PER_MB,
+        sat_price=SAT_PRICE_PER_MB,
+    )
+    if recording is not None:
+        text += _SOLAR_TOML.format(file=recording.file, product=recording.product)
+    if place is not None:
+        text += _PLACE_TOML.format(latitude=place[0], longitude=place[1])
+    _write_config(folder, text)
     return DemoTruck(name, folder, relays)
 
 
-def _write_config(folder: Path, gateways: dict[str, str], recording: Recording | None) -> None:
+def _write_config(folder: Path, text: str) -> None:
     folder.mkdir(parents=True)
-    text = _EDGE_TOML.format(**gateways, lte_price=LTE_PRICE_PER_MB, sat_price=SAT_PRICE_PER_MB)
-    if recording is not None:
-        text += _SOLAR_TOML.format(file=recording.file, product=recording.product)
     (folder / "edge.toml").write_text(text)

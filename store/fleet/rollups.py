@@ -127,6 +127,14 @@ class Rollups(FleetPart):
         async with self._database.read() as connection:
             return [LatestValue(**row) for row in (await connection.execute(query)).mappings()]
 
+    async def latest_of_units(self, units: Collection[str], trucks: Collection[str]) -> list[LatestValue]:
+        """Return the newest values of some units of some trucks (at most `PAGE_MAX` of them), by truck and channel."""
+        table = latest_values.c
+        query = select(latest_values).where(table.unit.in_(sorted(units)), table.truck.in_(sorted(trucks)[:PAGE_MAX]))
+        async with self._database.read() as connection:
+            found = (await connection.execute(query.order_by(table.truck, table.channel))).mappings()
+            return [LatestValue(**row) for row in found]
+
     async def count_latest_values(self) -> int:
         """Return how many channels of how many trucks together have a newest value."""
         async with self._database.read() as connection:

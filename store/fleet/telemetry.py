@@ -110,10 +110,15 @@ class Telemetry(FleetPart):
         names: Collection[str] | None = None,
         after: int | None = None,
         limit: int = 100,
+        *,
+        newest_first: bool = False,
     ) -> list[EventRecord]:
-        """Return events by arrival, of one truck or all; `after` is an id. Times bound those of known clocks."""
-        query = select(events, *_EVIDENCE).join(parcels, parcels.c.id == events.c.id).order_by(events.c.id)
-        query = query.limit(min(limit, PAGE_MAX))
+        """Return events by arrival, of one truck or all; `after` is the id of the last one of the page before.
+
+        Times bound those of known clocks.
+        """
+        query = select(events, *_EVIDENCE).join(parcels, parcels.c.id == events.c.id)
+        query = query.order_by(events.c.id.desc() if newest_first else events.c.id).limit(min(limit, PAGE_MAX))
         if truck is not None:
             query = query.where(events.c.truck == truck)
         if since_ms is not None:
@@ -123,7 +128,7 @@ class Telemetry(FleetPart):
         if names is not None:
             query = query.where(events.c.name.in_(list(names)))
         if after is not None:
-            query = query.where(events.c.id > after)
+            query = query.where(events.c.id < after if newest_first else events.c.id > after)
         async with self._database.read() as connection:
             return [_event_record(row) for row in await connection.execute(query)]
 

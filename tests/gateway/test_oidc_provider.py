@@ -5,13 +5,9 @@ It is installed once into the user's cache folder; without node and npm these te
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import re
-import shutil
 import subprocess
-import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -25,37 +21,18 @@ from gateway.oidc import OidcProvider
 from tests.gateway.api.conftest import Gateway, empty_database, serve  # noqa: F401  # the database with tokens
 from tests.gateway.fleets import copied_fleet
 from tests.gateway.test_oidc import REDIRECT, settings
+from tests.rig.npm import installed
 
 # The last version that also runs on Debian's node 18.
 PACKAGE = "oidc-provider@8.8.1"
 SECRET = "a secret of the tests"
 
 
-def installed() -> Path:
-    """Return the provider's entry module, installed if it is not there yet; skip without npm."""
-    if shutil.which("node") is None or shutil.which("npm") is None:
-        pytest.skip("node and npm are not installed (Debian: apt-get install nodejs npm)")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "digitruck-tests"
-    folder = cache / PACKAGE
-    if not folder.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(dir=cache))
-        (fresh / "package.json").write_text('{"private": true}')
-        npm = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", PACKAGE]
-        done = subprocess.run(npm, cwd=fresh, capture_output=True, text=True, timeout=300, check=False)
-        if done.returncode != 0:
-            shutil.rmtree(fresh)
-            pytest.skip(f"npm cannot install {PACKAGE}: {done.stderr.strip().splitlines()[-1:]}")
-        with contextlib.suppress(OSError):  # somebody else was faster
-            fresh.rename(folder)
-    return folder / "node_modules" / "oidc-provider" / "lib" / "index.js"
-
-
 @pytest.fixture(scope="module")
 def issuer() -> Iterator[str]:
     """A real OpenID provider."""
     script = Path(__file__).with_name("oidc_provider.mjs")
-    command = ["node", str(script), str(installed()), REDIRECT]
+    command = ["node", str(script), str(installed(PACKAGE, "lib/index.js")), REDIRECT]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdin is not None

@@ -23,6 +23,7 @@ from gateway.api.limits import ApiLimits
 from gateway.api.server import ApiServer, start_api
 from gateway.api.services import Services
 from gateway.config import OidcSettings
+from gateway.console.app import add_console
 from gateway.oidc import Identity, LoginSecrets, ProviderUnreachableError, SignInError
 from gateway.rollouts import Rollouts
 from gateway.telemetry import Telemetry
@@ -212,6 +213,7 @@ async def serve(
         "rollouts": rollouts_of(fleet),
     }
     app = make_app(fleet, BlobStore(folder / "blobs"), Services(**(given | services)), limits=limits)
+    add_console(app)
     server = await start_api(app, "127.0.0.1", 0, limits=limits)
     async with aiohttp.ClientSession(auto_decompress=False) as session:
         try:
