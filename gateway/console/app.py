@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from gateway.console import account, content, fleet, money, people, settings, trucks
+from gateway.console import account, alarms, content, fleet, money, people, settings, trucks
 from gateway.console.assets import serve_asset
 from gateway.console.pages import Page, endpoint
 
@@ -12,6 +12,7 @@ PAGES: tuple[Page, ...] = (
     *account.PAGES,
     *fleet.PAGES,
     *trucks.PAGES,
+    *alarms.PAGES,
     *settings.PAGES,
     *content.PAGES,
     *money.PAGES,

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from gateway.api import ledger
+from gateway.api import budgets, ledger
 from gateway.api.operations import Call
-from gateway.api.shapes import Cursor, PageQuery, Shape
+from gateway.api.shapes import Cursor, Shape
 from gateway.console.pages import View, ask, page
+from protocol.wire import Name
 
 
 class BudgetsQuery(Shape, frozen=True):
-    """Where the page begins."""
+    """Where the page begins, and of which group."""
 
     after: Cursor | None = None
+    group: Name | None = None
 
 
 @page("GET", "/budgets")
 async def show_budgets(call: Call, query: BudgetsQuery) -> View:
-    """Show every truck's budgets."""
-    found = await ask(call, ledger.list_budgets, query=PageQuery(after=query.after))
-    lines = await ask(call, ledger.list_ledger, query=ledger.LedgerQuery(limit=500))
-    by_cause: dict[tuple[str, str], int] = {}
-    for each in lines.items:
-        by_cause[each.precedence, each.cause] = by_cause.get((each.precedence, each.cause), 0) + each.bytes
-    causes = sorted(by_cause.items(), key=lambda item: -item[1])
-    return View("budgets.html", {"found": found, "causes": causes, "total": sum(by_cause.values())})
+    """Show every truck's budgets, and where this month's bytes went."""
+    found = await ask(call, budgets.list_budgets, query=budgets.BudgetQuery(after=query.after, group=query.group))
+    lines = await ask(call, ledger.list_ledger, query=ledger.LedgerQuery(by="precedence,cause", limit=500))
+    causes = sorted(lines.items, key=lambda each: -each.bytes)
+    return View("budgets.html", {"found": found, "causes": causes, "total": lines.total_bytes})
 
 
 PAGES = (show_budgets,)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from gateway.api import configs, coverage, evidence, ledger, trucks
+from gateway.api import alarms, budgets, configs, coverage, evidence, trucks
 from gateway.api.auth import OPERATOR
 from gateway.api.operations import Call
 from gateway.api.shapes import Shape, TruckPath
@@ -33,9 +33,10 @@ async def show_truck(call: Call, path: TruckPath) -> View:
             "truck": detail,
             "glance": await glance_of(call, path.truck),
             "values": await call.api.fleet.latest_values(truck=path.truck),
-            "budget": await ask(call, ledger.get_budget, path=path),
+            "budget": await ask(call, budgets.get_budget, path=path),
             "config": await ask_or_none(call, configs.get_config, path=path),
             "coverage": covered,
+            "alarms": (await ask(call, alarms.list_alarms, query=alarms.AlarmQuery(truck=path.truck))).items,
             "days": day_shares(covered),
             "events": await ask(
                 call, evidence.list_events, path=path, query=evidence.EventsQuery(limit=_EVENTS, newest=True)
