@@ -113,6 +113,7 @@ REQUESTS: dict[str, tuple[str, dict[str, Any]]] = {
     "get_session": ("/v1/session", {}),
     "list_tokens": ("/v1/tokens", {}),
     "create_token": ("/v1/tokens", {"json": {"name": "amina", "role": "viewer"}}),
+    "create_link": ("/v1/session/link", {}),
     "revoke_token": ("/v1/tokens/the-viewer", {}),
     "begin_login": ("/v1/session/login", {}),
     "end_login": (
