@@ -27,7 +27,6 @@ import edge.daemon
 import edge.downlink
 import edge.fetch
 import edge.uplink
-import gateway.budgetwatch
 import gateway.daemon
 import gateway.ledger
 import gateway.rollups
@@ -38,6 +37,7 @@ import store.fleet.changes
 import store.fleet.sqlite
 import store.identity
 import store.links
+import tests.sim.truck
 from store.writer import GROUP_MAX, Writer, _Job
 from tests.sim.disk import Disk, VirtualConnection
 from tests.sim.loop import VirtualLoop, owner_of_task
@@ -118,8 +118,8 @@ class _NoCollector:
 
 
 @contextlib.contextmanager
-def machines(loop: VirtualLoop, seed: int, disks: list[Disk]) -> Iterator[None]:
-    """Have the product's code run on the simulated machines while the block lasts."""
+def machines(loop: VirtualLoop, seed: int, disks: list[Disk], *, coarse: bool = False) -> Iterator[None]:
+    """Have the product's code run on the simulated machines while the block lasts; `coarse`: it polls even less."""
     entropy = random.Random(f"entropy {seed}")
     real_random = random.getstate()
     random.seed(f"global {seed}")
@@ -176,7 +176,7 @@ def machines(loop: VirtualLoop, seed: int, disks: list[Disk]) -> Iterator[None]:
         put(edge.daemon, "make_classroom", lambda *_, **__: None)
         put(gateway.daemon, "gc", _NoCollector)
         put(gateway.daemon, "migrate", _nothing)
-        for module, name, value in _LONGER:
+        for module, name, value in _LONGER + (_LONGEST if coarse else ()):
             put(module, name, value)
         put(aiosqlite.core, "SimpleQueue", _AtOnce)
         put(aiosqlite.core, "Thread", _NoThread)
@@ -207,6 +207,17 @@ _LONGER = (
     (gateway.ledger, "_FLUSH_S", 3_600.0),
     (gateway.rollups, "_PAUSE_S", 21_600.0),
     (store.fleet.changes, "_LOOK_AGAIN_S", 21_600.0),
+)
+
+
+# What a simulated year cannot afford.
+_LONGEST = (
+    (tests.sim.truck, "TICK_S", 21_600.0),
+    (tests.sim.truck, "FLUSH_S", 21_600.0),
+    (edge.uplink, "_SWEEP_S", 21_600.0),
+    (edge.daemon, "_HOUSEKEEPING_S", 21_600.0),
+    (gateway.daemon, "_WATCHDOG_S", 86_400.0),
+    (gateway.ledger, "_FLUSH_S", 21_600.0),
 )
 
 

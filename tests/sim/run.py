@@ -55,7 +55,7 @@ async def _live(made: World, troubles: Troubles) -> None:
     await faults.start()
     end_s = made.loop.now_s + made.plan.days * DAY_S
     while made.loop.now_s < end_s:
-        await asyncio.sleep(min(4 * 3_600.0, end_s - made.loop.now_s))
+        await asyncio.sleep(min(86_400.0 if made.plan.coarse else 14_400.0, end_s - made.loop.now_s))
         await checks.now()
     await faults.stop()
     await checks.end(days=made.plan.rest_days)

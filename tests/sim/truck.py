@@ -25,7 +25,7 @@ from tests.sim.truth import Truth
 
 SERIES = "meter"
 _CHANNELS = (Channel("serial", "1", 1, 0, 1), Channel("bat_v", "V", 100, 2600, 5), Channel("pv_w", "W", 1, 0, 50))
-_TICK_S = 1_800.0
+TICK_S, FLUSH_S = 1_800.0, 3_600.0
 
 
 def schema_with(noise_channels: int) -> Schema:
@@ -52,11 +52,11 @@ class SimEdge(Edge):
         while True:
             with contextlib.suppress(QueueFullError, CommitUnknownError):
                 await self.recorder.tick()
-            await asyncio.sleep(_TICK_S)
+            await asyncio.sleep(TICK_S)
 
     async def _flush(self) -> None:
         while True:
-            await asyncio.sleep(3_600.0)
+            await asyncio.sleep(FLUSH_S)
             self.ledger.flush()
 
 

@@ -26,6 +26,7 @@ from tests.sim.truth import Truth
 
 DAY_S = 86_400.0
 _MEMORY = Path("/dev/shm")
+_COARSE = {"batch_age_s": 86_400, "patience_s": 14_400}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,7 @@ class Plan:
     days: float = 3.0
     row_every_s: float = 1_800.0
     rest_days: float = 20.0  # in which everything must come to rest when all troubles have ended
+    coarse: bool = False  # the same code polls, batches and is checked less often: for years of simulated time
 
 
 class World:
@@ -72,7 +74,13 @@ class World:
         self.failure = self.failure or self.history.fail(machine, problem)
 
     def add_truck(
-        self, name: str, *, links: tuple[LinkSettings, ...] = (), machine: str | None = None, **settings: Any
+        self,
+        name: str,
+        *,
+        links: tuple[LinkSettings, ...] = (),
+        machine: str | None = None,
+        settings: dict[str, Any] | None = None,
+        **named: Any,
     ) -> SimTruck:
         """Make a truck that has not joined yet."""
         machine = machine or name
@@ -87,7 +95,8 @@ class World:
             links=links or two_links(),
             row_every_s=self.plan.row_every_s,
             machine=machine,
-            **settings,
+            settings={**(_COARSE if self.plan.coarse else {}), **(settings or {})},
+            **named,
         )
         self.trucks[machine] = truck
         return truck
@@ -137,7 +146,7 @@ def world(plan: Plan) -> Iterator[World]:
     home = Path(tempfile.mkdtemp(prefix="digitruck-sim-", dir=_MEMORY if _MEMORY.is_dir() else None))
     loop = VirtualLoop()
     try:
-        with loop.running(), machines(loop, plan.seed, []):
+        with loop.running(), machines(loop, plan.seed, [], coarse=plan.coarse):
             made = World(plan, home, loop)
             loop.set_exception_handler(lambda _, context: made.unexpected.append(str(context.get("exception"))))
             try:
