@@ -8,7 +8,7 @@ from gateway.cli.output import examples, instant, json_option, note, print_json,
 from gateway.cli.session import gateway
 
 
-@click.command(epilog=examples("digitruck console", "xdg-open $(digitruck console)", "digitruck console --json"))
+@click.command(epilog=examples("digitruck console", "digitruck console | xargs xdg-open", "digitruck console --json"))
 @json_option
 def console(as_json: bool) -> None:
     """Print a link that signs a browser in to the web console, with your role. It works once, for ten minutes."""

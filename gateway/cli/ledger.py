@@ -55,7 +55,7 @@ def _columns(context: click.Context, parameter: click.Parameter, value: str | No
         "digitruck ledger ke-arrow --since 7d",
         "digitruck ledger ke-arrow --by cause,day",
         "digitruck ledger --by truck,link --since 2026-11-01 --until 2026-12-01",
-        "digitruck ledger ke-arrow --step 1h --json",
+        "digitruck ledger show ke-arrow --step 1h --json",
         "digitruck ledger --source truck",
     ),
 )

@@ -55,6 +55,7 @@ MATRIX: dict[tuple[str, str], frozenset[Role] | None] = {
     ("POST", "/v1/alarms/{id}/acknowledge"): OPERATOR,
     ("GET", "/v1/stream"): ALL,
     ("GET", "/v1/session"): ALL,
+    ("POST", "/v1/session/link"): ALL,
     ("DELETE", "/v1/session"): ALL,
     ("GET", "/v1/session/login"): EVERYBODY,
     ("GET", "/v1/session/callback"): EVERYBODY,
