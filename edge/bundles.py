@@ -9,8 +9,8 @@ blame for, when a new rollout says.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,7 +18,9 @@ import structlog
 from aiocoap.numbers import codes
 
 from edge.fetch import Fetch
-from edge.installer import Installer
+from edge.installer import Installed, Installer
+from edge.jobs import Job, Progress, is_here
+from edge.knownpacks import KnownPacks
 from edge.link import Link
 from edge.link_errors import LinkDownError, RefusedError, SessionLostError
 from edge.uplink import Uplink
@@ -46,31 +48,6 @@ _PACK_BYTES_SPARE = 1 << 20  # a pack is never much longer than what it decodes 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One rollout to be brought about."""
-
-    rollout: Rollout
-    manifest: Manifest | None
-    signed: bytes
-
-    @property
-    def key(self) -> tuple[str, int, bytes | None]:
-        """What tells this wish from others: a rollout signed anew for the same manifest is another try."""
-        return self.rollout.bundle, self.rollout.version, self.rollout.manifest
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """What a person may want to know about a download under way."""
-
-    bundle: str
-    label: str
-    pieces: int
-    pieces_left: int
-    waiting: str
-
-
 StartFetch = Callable[[bytes, int, Precedence, str], Awaitable[Fetch]]
 
 
@@ -87,9 +64,11 @@ class Bundles:
         wall_ms: Callable[[], int],
         monotonic: Callable[[], float],
         attempts: Attempts | None = None,
+        known_packs: KnownPacks | None = None,
     ) -> None:
         """`start_fetch(digest, size, precedence, cause)` opens a resumable download."""
         self._attempts = attempts or Attempts()
+        self._known_packs = known_packs
         self._uplink = uplink
         self._installer = installer
         self._start_fetch = start_fetch
@@ -104,6 +83,8 @@ class Bundles:
         self._waiting = ""
         self._failed: dict[tuple[str, int, bytes | None], float] = {}  # until when it is not tried again (monotonic)
         self._told: dict[tuple[str, int, bytes | None], str] = {}
+        self._paused = asyncio.Event()
+        self._idle = asyncio.Event()
 
     def want(self, rollouts: tuple[Rollout, ...], manifests: dict[bytes, bytes]) -> None:
         """Take what the trusted documents ask for now; it supersedes what was asked before."""
@@ -133,10 +114,12 @@ class Bundles:
         pause_s = _RETRY_FIRST_S
         while True:
             self._wake.clear()
-            job = await self._next()
-            if job is None:
+            job = None if self._paused.is_set() else await self._next()
+            if job is None or self._paused.is_set():
+                self._idle.set()
                 await self._nap(min(self._failed.values(), default=float("inf")) - self._monotonic())
                 continue
+            self._idle.clear()
             self._current = job
             failure = await self._work_on(job)
             if failure is None:
@@ -158,7 +141,7 @@ class Bundles:
         """Bring a job about until it is done, fails, or is not wanted any more; return what it failed with."""
         work = asyncio.create_task(self._bring_about(job), name=f"bundle-{job.rollout.bundle}")
         try:
-            while not work.done() and job in self._jobs:
+            while not work.done() and job in self._jobs and not self._paused.is_set():
                 self._wake.clear()
                 if self._fetch is not None:
                     self._fetch.hurry(self._precedence(job))
@@ -177,19 +160,37 @@ class Bundles:
     def _precedence(self, job: Job) -> Precedence:
         return Precedence(job.rollout.precedence_at(self._wall_ms() // 1000))
 
+    @asynccontextmanager
+    async def paused(self) -> AsyncIterator[None]:
+        """Leave the disk to a stick for a while; what was begun goes on after that from where it was."""
+        self._paused.set()
+        self._wake.set()
+        try:
+            await self._idle.wait()
+            yield
+        finally:
+            self._paused.clear()
+            # What failed for want of what is here now is worth another try.
+            self._failed.clear()
+            self._wake.set()
+
     def heard(self) -> None:
         """Hear that the gateway answered: what waits for a link need not wait any longer."""
         self._answered.set()
 
     async def _rest(self, seconds: float) -> None:
         """Wait before a failed try is repeated, but not longer than until the gateway is heard or a new wish comes."""
-        await asyncio.sleep(_RETRY_FIRST_S)
+        await self._first_of(_RETRY_FIRST_S, self._paused)
         self._answered.clear()
         if seconds > _RETRY_FIRST_S:
-            waits = [asyncio.create_task(each.wait()) for each in (self._answered, self._wake)]
-            await asyncio.wait(waits, timeout=seconds - _RETRY_FIRST_S, return_when=asyncio.FIRST_COMPLETED)
-            for each in waits:
-                each.cancel()
+            await self._first_of(seconds - _RETRY_FIRST_S, self._answered, self._wake, self._paused)
+
+    @staticmethod
+    async def _first_of(seconds: float, *events: asyncio.Event) -> None:
+        waits = [asyncio.create_task(each.wait()) for each in events]
+        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        for each in waits:
+            each.cancel()
 
     async def _nap(self, seconds: float) -> None:
         try:
@@ -203,7 +204,9 @@ class Bundles:
         now = self._monotonic()
         self._failed = {key: until for key, until in self._failed.items() if until > now}
         installed = await self._thread(self._installer.installed) if self._jobs else ()
-        for job in self._jobs:
+        arrived = await self._thread(self._installer.inbox.places) if self._jobs else {}
+        # What a stick has brought whole needs no link, and does not wait for what does.
+        for job in sorted(self._jobs, key=lambda each: not is_here(each, arrived)):
             held = [each for each in installed if each.name == job.rollout.bundle]
             active = next((each.digest for each in held if each.active), None)
             if active == job.rollout.manifest and not (job.rollout.manifest is None and held):
@@ -256,8 +259,10 @@ class Bundles:
                 await self._thread(self._installer.install, manifest, job.signed, pack, assumed=held)
         except PeerError:
             await self._drop_pack()
+            await self._forget(digest)
             raise
         await self._drop_pack()
+        await self._forget(digest)
 
     async def _drop_pack(self) -> None:
         if self._fetch is not None:
@@ -271,9 +276,13 @@ class Bundles:
         installed = () if from_nothing else await self._thread(self._installer.installed)
         bases = sorted(installed, key=lambda each: (each.name != manifest.name, not each.active))[:HELD_MANIFESTS_MAX]
         held = list_held([each.manifest.files for each in bases])
+        # A stick may have brought all that is wanted; a pack stands on whole bundles alone.
+        arrived = (*held, *await self._thread(self._installer.inbox.places))
+        if not wanted_files(manifest, arrived):
+            return None, arrived
         wanted = wanted_files(manifest, held)
-        if not wanted:
-            return None, held
+        if not from_nothing and (known := await self._known_pack(job, digest, installed)) is not None:
+            return known
         profile = (await self._thread(own_profile)).encode()
         offer = await self._offer(job, PackRequest(digest, tuple(each.digest for each in bases), profile))
         decoded = sum(file.size for file in wanted)
@@ -282,6 +291,36 @@ class Bundles:
         self._waiting = ""
         self._fetch = await self._start_fetch(offer.digest, offer.size, self._precedence(job), "content")
         return await self._fetch.run(), held
+
+    async def _known_pack(
+        self, job: Job, digest: bytes, installed: Sequence[Installed]
+    ) -> tuple[Path, Sequence[bytes]] | None:
+        """Fetch what is missing of a pack that a stick brought in part or whole; None: there is none."""
+        known = None if self._known_packs is None else await self._known_packs.recall(digest)
+        bases = {each.digest: each for each in installed}
+        if known is None or not set(known.held) <= set(bases):
+            return None
+        self._waiting = ""
+        self._fetch = await self._start_fetch(known.pack, known.size, Precedence(job.rollout.precedence), "content")
+        try:
+            path = await self._fetch.run()
+        except RefusedError as refusal:
+            if refusal.is_passing:
+                raise
+            # The gateway keeps it no longer: another one has to be made.
+            await self._drop_pack()
+            await self._forget(digest)
+            return None
+        return path, list_held([bases[each].manifest.files for each in known.held])
+
+    async def _forget(self, digest: bytes) -> None:
+        if self._known_packs is not None:
+            await self._known_packs.forget(digest)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is being done about any bundle, nor about to be begun."""
+        return self._idle.is_set() and not self._wake.is_set()
 
     async def _offer(self, job: Job, request: PackRequest) -> PackOffer:
         while True:

@@ -4,7 +4,9 @@
     GET  /v1/status             the same as JSON
     GET  /content/NAME/...      the active bundle's files
     POST /v1/records            {"values": {CHANNEL: NUMBER, ...}, "time": UNIX_S?}              204
+    GET  /digitruck/objects/... files of active bundles by their digest, for another truck
     POST /v1/events             {"name": ..., "precedence"?, "values"?: {...}, "time"?}          201 {"sequence": n}
+    POST /v1/sticks             {"action": "import" | "export", "path": ..., "content"?: [...]}  202; GET: how it does
 
 Whoever is on the classroom's Wi-Fi may read; only local scripts may write (`local_post_from`), and no web page may,
 whoever shows it. Bodies, times, connections and requests at once are bounded; errors are problem+json (RFC 9457).
@@ -27,6 +29,7 @@ from edge.config import ClassroomSettings
 from edge.log_limit import LogLimit
 from edge.pages import CONTENT_SECURITY_POLICY, choose_language, start_page
 from edge.status import EdgeStatus
+from edge.sticks import StickBody, StickState
 from protocol.errors import LocalError, PeerError, QueueFullError
 from protocol.numbers import TEXT_CHARS_MAX, Precedence
 from protocol.schema import CHANNELS_MAX, NAME_CHARS_MAX
@@ -90,17 +93,35 @@ class EventBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     time: UnixTime | None = None
 
 
+class StickDesk(Protocol):
+    """What imports and exports couriers' sticks."""
+
+    def begin(self, body: StickBody) -> StickState:
+        """Begin one; raise `LocalError` while another one runs."""
+
+    def state(self) -> StickState:
+        """Return how the one that was begun last does."""
+
+
 def make_classroom(
-    settings: ClassroomSettings, *, recorder: Recorder, status: StatusSource, content: ContentSource
+    settings: ClassroomSettings,
+    *,
+    recorder: Recorder,
+    status: StatusSource,
+    content: ContentSource,
+    sticks: StickDesk | None = None,
 ) -> web.Application:
     """Return the application; raise ValueError naming the entry of `local_post_from` that is no network."""
-    service = _Classroom(settings, recorder, status, content)
+    service = _Classroom(settings, recorder, status, content, sticks)
     files = ContentHandler(content)
     app = web.Application(client_max_size=POST_BYTES_MAX, middlewares=[service.guard])
     app.router.add_get("/", service.page)
     app.router.add_get("/v1/status", service.status)
     app.router.add_post("/v1/records", service.records)
     app.router.add_post("/v1/events", service.events)
+    app.router.add_get("/v1/sticks", service.stick)
+    app.router.add_post("/v1/sticks", service.begin_stick)
+    app.router.add_get("/digitruck/objects/{folder}/{name}", files.by_digest)
     app.router.add_get("/content/{name}", files.redirect)
     app.router.add_get("/content/{name}/{path:.*}", files.get)
     return app
@@ -116,8 +137,14 @@ class _Problem(Exception):
 
 class _Classroom:
     def __init__(
-        self, settings: ClassroomSettings, recorder: Recorder, status: StatusSource, content: ContentSource
+        self,
+        settings: ClassroomSettings,
+        recorder: Recorder,
+        status: StatusSource,
+        content: ContentSource,
+        sticks: StickDesk | None,
     ) -> None:
+        self._sticks = sticks
         self._writers = parse_networks(settings.local_post_from)
         self._recorder, self._status, self._content = recorder, status, content
         self._reads = self._posts = 0
@@ -184,12 +211,32 @@ class _Classroom:
         sequence = await self._handed_over(self._recorder.event(body.name, precedence, values, body.time))
         return _json(201, {"sequence": sequence})
 
-    async def _body(self, request: web.Request, body_type: type[_BodyT]) -> _BodyT:
+    async def stick(self, request: web.Request) -> web.Response:
+        """Answer GET /v1/sticks."""
+        self._require_script(request)
+        if self._sticks is None:
+            raise web.HTTPNotFound
+        return _json(200, self._sticks.state())
+
+    async def begin_stick(self, request: web.Request) -> web.Response:
+        """Answer POST /v1/sticks."""
+        body = await self._body(request, StickBody)
+        if self._sticks is None:
+            raise web.HTTPNotFound
+        try:
+            return _json(202, self._sticks.begin(body))
+        except LocalError as error:
+            raise _Problem(409, "Busy", str(error)) from error
+
+    def _require_script(self, request: web.Request) -> None:
         if not is_within(request.remote, self._writers):
             raise _Problem(403, "Forbidden", "only scripts on the truck may write (local_post_from)")
         # A page that somebody on the truck looks at could post as well; browsers say so, scripts do not.
         if "Origin" in request.headers or request.headers.get("Sec-Fetch-Site", "none") != "none":
             raise _Problem(403, "Forbidden", "web pages may not write here")
+
+    async def _body(self, request: web.Request, body_type: type[_BodyT]) -> _BodyT:
+        self._require_script(request)
         if request.content_type != "application/json":
             raise _Problem(415, "Unsupported media type", "send application/json")
         if request.headers.get("Content-Encoding", "identity").lower() != "identity":

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+from collections.abc import Mapping
 from email.utils import formatdate
 from pathlib import Path
 from typing import Final, Protocol
@@ -29,11 +30,13 @@ from edge.content import (
     parse_range,
 )
 from edge.pages import CONTENT_SECURITY_POLICY, ServedBundle, choose_language, folder_page
-from protocol.numbers import NAME_PATTERN
+from protocol.numbers import NAME_PATTERN, STICK_CHUNK_BYTES, STICK_PART_CHUNKS
 
 CHUNK_BYTES: Final = 256 * 1024
 CHUNK_S_MAX: Final = 60.0  # 256 kB in a minute is slower than any classroom's Wi-Fi
 _NAME: Final = re.compile(NAME_PATTERN)
+_OBJECT: Final = re.compile(r"([0-9a-f]{64})(?:\.([1-9][0-9]{0,5}))?")
+PART_BYTES: Final = STICK_PART_CHUNKS * STICK_CHUNK_BYTES
 _CACHE_CONTROL: Final = "no-cache"
 
 
@@ -45,6 +48,9 @@ class ContentSource(Protocol):
 
     def bundles(self) -> list[ServedBundle]:
         """Return the bundles whose active version can be served, as they are to be listed."""
+
+    def by_digest(self, digest: bytes) -> Path | None:
+        """Return the file of this SHA-256 that an installed bundle holds, None if none does."""
 
 
 class ContentHandler:
@@ -76,6 +82,32 @@ class ContentHandler:
     async def redirect(self, request: web.Request) -> web.StreamResponse:
         """Answer /content/{name}, which lacks the slash that relative links need."""
         return web.Response(status=308, headers={"Location": f"./{quote(request.match_info['name'], safe='')}/"})
+
+    async def by_digest(self, request: web.Request) -> web.StreamResponse:
+        """Answer GET of an object as it lies on a courier's stick (SPEC.md 9): another truck copies from this one."""
+        match = _OBJECT.fullmatch(request.match_info["name"])
+        path = self._source.by_digest(bytes.fromhex(match[1])) if match is not None else None
+        if match is None or path is None or request.match_info["folder"] != match[1][:2]:
+            raise web.HTTPNotFound(text="this truck does not hold it")
+        try:
+            found = await asyncio.to_thread(open_content, path.parent, path.name)
+        except NoSuchContentError:
+            raise web.HTTPNotFound(text="this truck does not hold it any more") from None
+        assert isinstance(found, OpenedFile)
+        try:
+            start = int(match[2] or 0) * PART_BYTES
+            size = min(PART_BYTES, found.size - start)
+            if size <= 0:
+                raise web.HTTPNotFound(text="the object has no such part")
+            part = parse_range(request.headers.get("Range"), size)
+            headers = {"Content-Type": "application/octet-stream", "Accept-Ranges": "bytes"}
+            if part is not None:
+                headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{size}"
+            return await self._answer(request, found, part, ByteRange(0, size), start, headers)
+        except RangeError:
+            return web.Response(status=416, headers={"Content-Range": f"bytes */{size}"})
+        finally:
+            os.close(found.descriptor)
 
     @staticmethod
     def _listing(request: web.Request, name: str, path: str, folder: OpenedFolder) -> web.Response:
@@ -111,13 +143,25 @@ class ContentHandler:
             return web.Response(status=416, headers=headers | {"Content-Range": f"bytes */{file.size}"})
         if part is not None:
             headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{file.size}"
-        part_or_all = part or ByteRange(0, file.size)
+        return await self._answer(request, file, part, ByteRange(0, file.size), 0, headers)
+
+    async def _answer(
+        self,
+        request: web.Request,
+        file: OpenedFile,
+        part: ByteRange | None,
+        whole: ByteRange,
+        start: int,
+        headers: Mapping[str, str],
+    ) -> web.StreamResponse:
+        """Send a part of the file, or all that there is of it from `start` on."""
+        wanted = part or whole
         response = web.StreamResponse(status=200 if part is None else 206, headers=headers)
-        response.content_length = part_or_all.stop - part_or_all.start
+        response.content_length = wanted.stop - wanted.start
         await response.prepare(request)
         if request.method != "HEAD":
             try:
-                await self._send(response, file, part_or_all)
+                await self._send(response, file, ByteRange(start + wanted.start, start + wanted.stop))
             except (OSError, TimeoutError) as error:
                 # The length is promised already: a connection that breaks off is the only honest answer.
                 if request.transport is not None:

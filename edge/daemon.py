@@ -31,6 +31,7 @@ from edge.downlink import Downlink
 from edge.fetch import Fetch
 from edge.identity import load_identity
 from edge.installer import Installer
+from edge.knownpacks import KnownPacks
 from edge.link import Link
 from edge.lives import Lives
 from edge.notify import notify, watchdog_pause_s
@@ -38,7 +39,8 @@ from edge.recorder import Recorder
 from edge.series import open_series, split_tables
 from edge.situation import Situation
 from edge.spareroot import bring_back_root, keep_spare_root
-from edge.spending import Spending, take_account
+from edge.spending import Spending, take_account, write_ledger
+from edge.sticks import Sticks
 from edge.triggers import Triggers, merged
 from edge.uplink import Contact, Uplink
 from protocol.budget import Cap, period_of
@@ -65,7 +67,6 @@ _HOUSEKEEPING_S = 3600.0
 _WATCHDOG_S = 120.0  # each ping is a commit of about 16 kB: WatchdogSec=300 in the unit
 # Every beat that reaches the disk is paid with its wear: between rows, one in a while is enough.
 _BEAT_S = 600.0
-_LEDGER_S = 60.0
 
 
 class Edge:
@@ -147,6 +148,7 @@ class Edge:
         self.lives = Lives(self.attempts, data)
         self.installer = Installer(data / "content", bytes_max=config.content_mb_max * _MB)
         await asyncio.to_thread(self.installer.clean)
+        self.known_packs = KnownPacks(settings, self.writer)
         self.bundles = Bundles(
             self.uplink,
             self.installer,
@@ -155,6 +157,7 @@ class Edge:
             wall_ms=lambda: int((self.clock.wall_s() or 0) * 1000),
             monotonic=self.clock.monotonic,
             attempts=self.attempts,
+            known_packs=self.known_packs,
         )
         self.downlink = Downlink(
             self.uplink,
@@ -180,7 +183,15 @@ class Edge:
         )
         self._closing.push_async_callback(self.configurator.close)
         self.situation = Situation(self)
-        app = make_classroom(config.classroom, recorder=self.recorder, status=self.situation, content=self.situation)
+        self.sticks = Sticks(self)
+        self._closing.push_async_callback(self.sticks.close)
+        app = make_classroom(
+            config.classroom,
+            recorder=self.recorder,
+            status=self.situation,
+            content=self.situation,
+            sticks=self.sticks,
+        )
         self.classroom = ClassroomServer(app, config.classroom.listen)
         await self.lives.tell(self.state, self.links_store.database, self.writer)
         await self.recorder.recover()
@@ -205,7 +216,7 @@ class Edge:
             group.create_task(self.bundles.run(), name="bundles")
             group.create_task(self.situation.run(), name="situation")
             group.create_task(self._keep_house(), name="housekeeping")
-            group.create_task(self._write_ledger(), name="ledger")
+            group.create_task(write_ledger(self.links_store), name="ledger")
             group.create_task(self._watchdog(), name="watchdog")
 
     async def close(self) -> None:
@@ -311,17 +322,13 @@ class Edge:
     async def _remember_confirmed(self, digest: bytes) -> None:
         await self.writer.run(lambda: self._settings.put(_CONFIG_CONFIRMED, digest))
 
+    def open_staging(self, digest: bytes, size: int) -> Staging:
+        """Make or resume a download; in the writer's thread. Raises `QuotaExceededError`, `OSError`."""
+        bytes_max = self.config.content_mb_max * _MB
+        return Staging(self.state, self._data / "staging", digest, size, PIECE_BYTES, bytes_max=bytes_max)
+
     async def _start_fetch(self, digest: bytes, size: int, precedence: Precedence, cause: str) -> Fetch:
-        open_staging = partial(
-            Staging,
-            self.state,
-            self._data / "staging",
-            digest,
-            size,
-            PIECE_BYTES,
-            bytes_max=self.config.content_mb_max * _MB,
-        )
-        staging = await self.writer.run(open_staging)
+        staging = await self.writer.run(partial(self.open_staging, digest, size))
         return Fetch(
             self.uplink,
             self.writer,
@@ -365,12 +372,6 @@ class Edge:
             log.error("trust.expired", document=each)
             await self.recorder.event("trust.expired", Precedence.PRIORITY, (("document", each),))
         return found
-
-    async def _write_ledger(self) -> None:
-        while True:
-            await asyncio.sleep(_LEDGER_S)
-            self.ledger.flush()
-            self.links_store.database.require_in_place()
 
     async def _watchdog(self) -> None:
         # A ping proves that the loop turns and that the database's thread does; now and then, that the disk takes it.

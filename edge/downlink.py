@@ -60,6 +60,7 @@ _ORDER = {
             DocumentKind.ROLLOUT,
             DocumentKind.MANIFEST,
             DocumentKind.DESIRED,
+            DocumentKind.STICK,
         )
     )
 }
@@ -99,6 +100,10 @@ class Downlink:
         self._reported: bytes | None = None
         self._refused: bytes | None = None
         self._refused_until = self._report_again_at = 0.0
+        self._syncing = asyncio.Lock()
+        self._taking = False
+        self._over_links: asyncio.Task[None] | None = None
+        self._elsewhere: Callable[[DesiredEntry], Awaitable[bytes]] | None = None
 
     async def contact(self, contact: Contact) -> None:
         """Hear an acknowledgement; cheap unless it names a desired state that is new here."""
@@ -156,8 +161,37 @@ class Downlink:
     async def _newest(self, held: TrustedDocument) -> TrustedDocument | None:
         return await self._writer.run(lambda: self._documents.current(held.kind, held.name))
 
+    async def take(self, signed: bytes, bring: Callable[[DesiredEntry], Awaitable[bytes]]) -> None:
+        """Take a desired state that came by another way than a link, and what it names with `bring`.
+
+        Raises `PeerError` when it is not believed, and what `bring` raises; the rest of it then comes over a link.
+        """
+        self._taking = True
+        if self._over_links is not None:
+            self._over_links.cancel()  # it may wait for a link for weeks; it begins anew afterwards
+        async with self._syncing:
+            self._taking, self._elsewhere = False, bring
+            try:
+                await self._apply(signed)
+            finally:
+                self._elsewhere = None
+
     async def _sync(self) -> None:
-        signed = await self._get(("desired",))
+        async with self._syncing:
+            self._over_links = asyncio.create_task(self._sync_over_links())
+            try:
+                await self._over_links
+            except asyncio.CancelledError:
+                if not self._taking:
+                    raise
+                raise LinkDownError("what a stick brings goes first") from None
+            finally:
+                self._over_links = None
+
+    async def _sync_over_links(self) -> None:
+        await self._apply(await self._get(("desired",)))
+
+    async def _apply(self, signed: bytes) -> None:
         desired = await self._believe_desired(signed)
         refused = 0
         named = await self._manifests_named(desired)
@@ -171,7 +205,8 @@ class Downlink:
             if entry.document is DocumentKind.ROLLOUT:
                 named = await self._manifests_named(desired)
         await self._writer.run(lambda: self._forget_manifests(named))
-        await self._tell_what_is_newer(desired)
+        if self._elsewhere is None:
+            await self._tell_what_is_newer(desired)
         digest = cose.digest(signed)
         self._reported = digest[:DESIRED_DIGEST_BYTES]
         self._report_again_at = self._clock.monotonic() + _REPORTED_PAUSE_S
@@ -256,6 +291,8 @@ class Downlink:
         return named
 
     async def _take(self, entry: DesiredEntry, held: TrustedDocument | None, named: set[bytes]) -> None:
+        if entry.document in (DocumentKind.DESIRED, DocumentKind.STICK):
+            raise UntrustedError("a desired state names no other one, and no stick")
         now_s = self._clock.at_least_s()
         if entry.document is DocumentKind.ROOT:
             if entry.version > self._trust.root.version:
@@ -281,13 +318,15 @@ class Downlink:
     async def _bring(self, entry: DesiredEntry) -> bytes:
         if entry.size > BYTES_MAX[entry.document]:
             raise MalformedError(f"a {entry.document.name.lower()} of {entry.size} bytes: it has less")
-        if entry.size <= DOCUMENT_INLINE_BYTES_MAX:
+        if self._elsewhere is not None:
+            signed = await self._elsewhere(entry)
+        elif entry.size <= DOCUMENT_INLINE_BYTES_MAX:
             query = base64.urlsafe_b64encode(entry.digest).decode().rstrip("=")
             signed = await self._get((query,))
         else:
             signed = await self._fetch(entry.digest, entry.size, Precedence.PRIORITY, "document")
         if cose.digest(signed) != entry.digest:
-            raise UntrustedError("the gateway sent other bytes than its desired state names")
+            raise UntrustedError("other bytes came than the desired state names")
         return signed
 
     async def _get(self, query: tuple[str, ...]) -> bytes:

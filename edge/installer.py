@@ -20,6 +20,7 @@ from pathlib import Path
 
 import structlog
 
+from edge.inbox import Inbox
 from edge.unpacking import unpack
 from protocol import cose
 from protocol.documents import Manifest, ManifestFile, parse_document
@@ -33,6 +34,7 @@ log = structlog.get_logger("edge.installer")
 _NAME = re.compile(NAME_PATTERN)
 
 _DISK_KEPT_FREE = 64 << 20
+INBOX = ".inbox"
 
 
 class DiskFullError(LocalError):
@@ -56,6 +58,7 @@ class Installer:
     def __init__(self, root: Path, *, bytes_max: int) -> None:
         """Look at the bundles under `root`; nothing is changed before `clean` or `install`."""
         self.root = root
+        self.inbox = Inbox(root / INBOX)
         self._bytes_max = bytes_max
 
     def clean(self) -> None:
@@ -88,7 +91,8 @@ class Installer:
 
     def held(self) -> dict[bytes, Path]:
         """Return where the contents of each digest can be found; they are hashed again before they are used."""
-        return {file.digest: each.path / file.path for each in self.installed() for file in each.manifest.files}
+        versions = {file.digest: each.path / file.path for each in self.installed() for file in each.manifest.files}
+        return self.inbox.places() | versions
 
     def install(self, manifest: Manifest, signed: bytes, pack: Path | None, *, assumed: Sequence[bytes]) -> Installed:
         """Build one version from held files and a pack, verify every byte of it, and make it durable; not yet active.
@@ -117,12 +121,14 @@ class Installer:
             shutil.rmtree(building, ignore_errors=True)
             raise
         publish(record, signed)
+        self.inbox.forget(file.digest for file in manifest.files)
         log.info("bundle.installed", bundle=manifest.name, label=manifest.label, files=len(manifest.files))
         return self._require(record)
 
     def check_room(self, manifest: Manifest) -> None:
         """Raise `DiskFullError` unless the files of a version that are not held yet fit the disk and the share."""
         held = {file.digest: file.size for each in self.installed() for file in each.manifest.files}
+        held |= self.inbox.sizes()
         size = sum({file.digest: file.size for file in manifest.files if file.digest not in held}.values())
         self.root.mkdir(parents=True, exist_ok=True)
         left = min(shutil.disk_usage(self.root).free - _DISK_KEPT_FREE, self._bytes_max - sum(held.values()))

@@ -40,6 +40,7 @@ class Situation:
         self._edge = edge
         self._queues: tuple[QueueStatus, ...] = ()
         self._installed: tuple[Installed, ...] = ()
+        self._places: dict[bytes, Path] | None = None  # made when another truck asks
         self._state_bytes = 0
         self._free_bytes = 0
         self._expired: tuple[str, ...] = ()
@@ -72,6 +73,7 @@ class Situation:
         )
         self._state_bytes = await edge.writer.run(edge.state.used_bytes)
         self._installed = await asyncio.to_thread(edge.installer.installed)
+        self._places = None
         self._expired = await edge.writer.run(lambda: expired(edge.documents, edge.trust, edge.clock.at_least_s()))
         self._free_bytes = (await asyncio.to_thread(shutil.disk_usage, edge.installer.root)).free
 
@@ -114,6 +116,14 @@ class Situation:
             for each in self._installed
             if each.active
         ]
+
+    def by_digest(self, digest: bytes) -> Path | None:
+        """Return the file of this SHA-256 that an installed bundle holds, None if none does."""
+        if self._places is None:
+            self._places = {
+                file.digest: each.path / file.path for each in self._installed for file in each.manifest.files
+            }
+        return self._places.get(digest)
 
     def _link(self, name: str) -> LinkStatus:
         edge = self._edge

@@ -19,6 +19,7 @@ from protocol.errors import BudgetExceededError
 from protocol.numbers import Precedence
 from store.coapmeter import Datagram, Direction
 from store.ledger import RECEIVED, SENT, Ledger, Reservation
+from store.links import Links
 
 # IP and UDP (IPv6: 48 B), CoAP header and token, OSCORE option, code, tag and payload marker, options, EDHOC message_3.
 HEADERS_BYTES_MAX: Final = 170
@@ -27,6 +28,7 @@ EXCHANGE_BYTES_MIN: Final = 1_000
 _STRANGER = "stranger"
 # Longer than any link holds a datagram back; the meter forgets whose it was at about the same time.
 _LATE_S = 60.0
+_LEDGER_S = 60.0
 
 
 class Charge:
@@ -177,3 +179,11 @@ class Unmetered:
 
     def on_datagram(self, datagram: Datagram) -> None:
         """Count nothing."""
+
+
+async def write_ledger(store: Links) -> None:
+    """Make what was booked durable now and then, until cancelled; raise when the database is not in its place."""
+    while True:
+        await asyncio.sleep(_LEDGER_S)
+        store.ledger.flush()
+        store.database.require_in_place()

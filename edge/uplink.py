@@ -76,7 +76,7 @@ class Uplink:
         self._on_fork = on_fork
         self._in_doubt = in_doubt
         self.backoff_max_s = backoff_max_s
-        self._forwarder = Forwarder(queue.epoch, known=queue.known(queue.epoch))
+        self.forwarder = Forwarder(queue.epoch, known=queue.known(queue.epoch))
         self._wakes = {link.name: asyncio.Event() for link in links}
         self._hello_wanted = True
         self._hellos = 0
@@ -100,13 +100,13 @@ class Uplink:
 
     async def reload(self) -> None:
         """Offer what waits in the queue; call it whenever a parcel was added."""
-        if self._forwarder.room:
+        if self.forwarder.room:
             waiting = await self._writer.run(lambda: self._queue.load_window(2 * PARCEL_WINDOW))
-            if waiting and waiting[0].epoch != self._forwarder.epoch:
-                if self._forwarder.in_flight:
+            if waiting and waiting[0].epoch != self.forwarder.epoch:
+                if self.forwarder.in_flight:
                     return  # the acknowledgement of what flies leads here again
-                self._forwarder = Forwarder(waiting[0].epoch, known=self._queue.known(waiting[0].epoch))
-            self._forwarder.offer([each.waiting() for each in waiting])
+                self.forwarder = Forwarder(waiting[0].epoch, known=self._queue.known(waiting[0].epoch))
+            self.forwarder.offer([each.waiting() for each in waiting])
         self.wake()
 
     def budget_changed(self) -> None:
@@ -152,7 +152,7 @@ class Uplink:
 
     def _refused(self, link: Link, precedence: Precedence) -> None:
         """Note that the budget refused a request."""
-        self._purses.refused(link, precedence, flying=len(self._forwarder.flight(link.name)) > 0)
+        self._purses.refused(link, precedence, flying=len(self.forwarder.flight(link.name)) > 0)
 
     async def _run_link(self, link: Link) -> None:
         heard_at = None
@@ -190,11 +190,11 @@ class Uplink:
         self.wake()
         end = self._clock.monotonic() + seconds
         # A flash that was here before has had its try; else two dead links would wake each other for ever.
-        tried = self._forwarder.newest(Precedence.FLASH)
+        tried = self.forwarder.newest(Precedence.FLASH)
         while (left_s := end - self._clock.monotonic()) > 0:
             if not link.usable and not link.resting:
                 break
-            if self._forwarder.peek(link.name) is Precedence.FLASH and self._forwarder.newest(Precedence.FLASH) > tried:
+            if self.forwarder.peek(link.name) is Precedence.FLASH and self.forwarder.newest(Precedence.FLASH) > tried:
                 link.rests_until = 0.0
                 break
             wake = self._wakes[link.name]
@@ -222,7 +222,7 @@ class Uplink:
     def _wants(self, link: Link) -> bool:
         if self._hello_wanted:
             return self.may(link, self._hello_precedence)
-        precedence = self._forwarder.peek(link.name)
+        precedence = self.forwarder.peek(link.name)
         return precedence is not None and self.may(link, precedence)
 
     @property
@@ -233,7 +233,7 @@ class Uplink:
 
     async def _contact(self, link: Link) -> None:
         """Send what this link should carry until nothing is left; raise `LinkDownError` when it stops answering."""
-        self._forwarder.new_contact()
+        self.forwarder.new_contact()
         self._losses[link.name] = 0
         self._ended.pop(link.name, None)
         try:
@@ -241,20 +241,18 @@ class Uplink:
                 if self._hello_wanted:
                     await self._hello(link)
                 self._pump(link)
-                if not len(self._forwarder.flight(link.name)):
+                if not len(self.forwarder.flight(link.name)):
                     return
                 await self._pause(link)
                 self._count_losses()
                 self._check_contact(link)
         finally:
-            for number in list(self._forwarder.numbers_in_flight(link.name)):
-                self._forwarder.handle_loss(link.name, number)
+            for number in list(self.forwarder.numbers_in_flight(link.name)):
+                self.forwarder.handle_loss(link.name, number)
 
     def _pump(self, link: Link) -> None:
         while self._wants(link):
-            transmit = self._forwarder.poll_transmit(
-                link.name, self._clock.monotonic(), ask_time=self._clock.wants_time
-            )
+            transmit = self.forwarder.poll_transmit(link.name, self._clock.monotonic(), ask_time=self._clock.wants_time)
             if transmit is None:
                 return
             task = asyncio.create_task(self._send(link, transmit), name=f"upload-{link.name}-{transmit.number}")
@@ -265,7 +263,7 @@ class Uplink:
         """Wait for an answer, a new parcel, or the next timeout."""
         wake = self._wakes[link.name]
         wake.clear()
-        until = self._forwarder.poll_timeout()
+        until = self.forwarder.poll_timeout()
         wait_s = 0.0 if until is None else max(0.01, until - self._clock.monotonic())
         try:
             async with asyncio.timeout(wait_s):
@@ -274,22 +272,22 @@ class Uplink:
             return
 
     def _count_losses(self) -> None:
-        before = {name: len(self._forwarder.flight(name)) for name in self.links}
-        if self._forwarder.handle_timeout(self._clock.monotonic()):
+        before = {name: len(self.forwarder.flight(name)) for name in self.links}
+        if self.forwarder.handle_timeout(self._clock.monotonic()):
             for name, count in before.items():
-                self._losses[name] = self._losses.get(name, 0) + count - len(self._forwarder.flight(name))
+                self._losses[name] = self._losses.get(name, 0) + count - len(self.forwarder.flight(name))
 
     def _check_contact(self, link: Link) -> None:
         """Raise what ended the contact: an error that its requests met, or silence."""
         failure = self._ended.pop(link.name, None)
         if failure is not None:
             raise failure
-        losses, timeouts = self._losses.get(link.name, 0), self._forwarder.flight(link.name).pace.backoffs
+        losses, timeouts = self._losses.get(link.name, 0), self.forwarder.flight(link.name).pace.backoffs
         if losses and (timeouts >= _TIMEOUTS_TO_DOWN or (timeouts and losses >= _LOSSES_TO_DOWN)):
             raise LinkDownError(f"{link.name} does not answer")
 
     async def _send(self, link: Link, transmit: Transmit) -> None:
-        forwarder, epoch = self._forwarder, self._forwarder.epoch
+        forwarder, epoch = self.forwarder, self.forwarder.epoch
         try:
             allowed = await self._writer.run(
                 lambda: self._queue.mark_sent(epoch, transmit.sequences, self._clock.at_least_s())
@@ -325,7 +323,7 @@ class Uplink:
     async def _request(
         self, link: Link, payload: bytes, precedence: Precedence, cause: str, *, patience: int = 4
     ) -> Answered:
-        timeout_s = min(_ANSWER_TIMEOUT_MAX_S, patience * self._forwarder.flight(link.name).pace.rto_s)
+        timeout_s = min(_ANSWER_TIMEOUT_MAX_S, patience * self.forwarder.flight(link.name).pace.rto_s)
         return await link.request(
             codes.POST, PATH_UPLOAD, payload, precedence=precedence, cause=cause, timeout_s=timeout_s
         )

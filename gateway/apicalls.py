@@ -123,12 +123,14 @@ class ApiCalls:
             fields["Content-Type"] = content_type
         return await _patiently()(self._once, method, path, query=query, body=body, headers=fields)
 
-    async def download(self, path: str, query: Mapping[str, object]) -> AsyncIterator[bytes]:
+    async def download(
+        self, path: str, query: Mapping[str, object], headers: Mapping[str, str] | None = None
+    ) -> AsyncIterator[bytes]:
         """Yield the body of a GET of any size as it comes; raise `ApiError`, or `UnreachableError` also midway.
 
         Patience is for the beginning only: what was yielded cannot be taken back.
         """
-        response: aiohttp.ClientResponse = await _patiently()(self._begin, path, query)
+        response: aiohttp.ClientResponse = await _patiently()(self._begin, path, query, headers)
         try:
             async for piece in response.content.iter_chunked(_PIECE_BYTES):
                 yield piece
@@ -137,11 +139,13 @@ class ApiCalls:
         finally:
             response.close()
 
-    async def _begin(self, path: str, query: Mapping[str, object]) -> aiohttp.ClientResponse:
+    async def _begin(
+        self, path: str, query: Mapping[str, object], headers: Mapping[str, str] | None
+    ) -> aiohttp.ClientResponse:
         parameters = {name: str(value) for name, value in query.items() if value is not None}
         try:
-            response = await self.http.get(self.url + path, params=parameters, allow_redirects=False)
-            if response.status != 200:
+            response = await self.http.get(self.url + path, params=parameters, headers=headers, allow_redirects=False)
+            if response.status != (206 if headers and "Range" in headers else 200):
                 async with response:
                     await read_answer(response)
             return response

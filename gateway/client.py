@@ -38,9 +38,19 @@ from gateway.answers import (
 from gateway.apicalls import ITEMS_MAX, PAGE_ITEMS, ApiError, UnreachableError, decode
 from gateway.apicalls import path_part as _part
 from gateway.apicalls import stamp as _stamp
-from gateway.contentanswers import Bundle, BundleDetail, BundlePage, Quote, Rollout, RolloutDetail, RolloutPage, Upload
+from gateway.contentanswers import (
+    Bundle,
+    BundleDetail,
+    BundlePage,
+    Quote,
+    Rollout,
+    RolloutDetail,
+    RolloutPage,
+    Upload,
+)
 from gateway.evidence import Verification
 from gateway.moneycalls import MoneyCalls
+from gateway.stickcalls import StickCalls
 
 __all__ = ["ApiError", "Client", "SyncClient", "UnreachableError"]
 
@@ -52,7 +62,7 @@ JSON = "application/json"
 OCTETS = "application/octet-stream"
 
 
-class Client(MoneyCalls):
+class Client(MoneyCalls, StickCalls):
     """The gateway at `url`, for the holder of `token`; use as an async context manager."""
 
     # Trucks.
@@ -345,6 +355,12 @@ class SyncClient:
     act_on_rollout = _sync(Client.act_on_rollout)
     roll_back = _sync(Client.roll_back)
     quote = _sync(Client.quote)
+    create_stick = _sync(Client.create_stick)
+    stick = _sync(Client.stick)
+    sticks = _sync(Client.sticks)
+    revoke_stick = _sync(Client.revoke_stick)
+    take_carried = _sync(Client.take_carried)
+    blob = _iterated(Client.blob)
 
 
 def _samples_query(

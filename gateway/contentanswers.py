@@ -134,6 +134,53 @@ class Quote(Struct, frozen=True):
     next: str | None
 
 
+class StickTruckPlan(Struct, frozen=True):
+    """What one truck gets on a stick: its desired state (base64); digests of documents, manifests, manifests held."""
+
+    truck: str
+    desired: str
+    documents: list[str]
+    manifests: list[str]
+    held: list[str]
+
+
+class CourierStick(Struct, frozen=True, kw_only=True):
+    """A courier's stick."""
+
+    stick: str
+    trucks: list[str]
+    sealed: bool
+    made_ms: int
+    made_by: str
+    expires_ms: int
+    revoked_ms: int | None
+    imported_ms: int | None
+
+
+class StickPlan(CourierStick, frozen=True, kw_only=True):
+    """What is to be written on a stick: `signed` (base64) as stick.cose, what its trucks get, `key` (hex) seals it."""
+
+    signed: str
+    key: str | None
+    plans: list[StickTruckPlan]
+
+
+class StickPage(Struct, frozen=True):
+    """A page of sticks, newest first."""
+
+    items: list[CourierStick]
+    next: str | None
+
+
+class Carried(Struct, frozen=True):
+    """What became of a file of a truck: parcels that are new, known before, refused."""
+
+    truck: str
+    new: int
+    known: int
+    refused: int
+
+
 class Upload(Struct, frozen=True):
     """How far an upload is: `received` of `size` bytes."""
 

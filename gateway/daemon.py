@@ -27,6 +27,7 @@ from gateway.coap import Site
 from gateway.commits import GroupCommit
 from gateway.config import DEFAULT_TEXT, GatewayConfig, parse_config, split_listen
 from gateway.console.app import add_console
+from gateway.couriers import Couriers
 from gateway.documents import Documents
 from gateway.fastlane import FastLane
 from gateway.handlers import Handlers
@@ -158,7 +159,8 @@ class Gateway:
         site.meter = self.context.meter
         self.lane = FastLane(self.context.interface, peers, handlers.upload, admission, handlers.burst)
         telemetry = Telemetry(self.fleet, decoding)
-        await self._start_api(blobs, telemetry, keys)
+        couriers = Couriers(self.fleet, self.documents, ingest, keys, now_ms=self._now_ms, entropy=os.urandom)
+        await self._start_api(blobs, telemetry, keys, couriers)
         for name, work in (
             ("commits", commits.run),
             ("ledger", self._ledger.run),
@@ -196,7 +198,7 @@ class Gateway:
         await self.fleet.close()
         self._lock.release()
 
-    async def _start_api(self, blobs: BlobStore, telemetry: Telemetry, keys: OwnKeys) -> None:
+    async def _start_api(self, blobs: BlobStore, telemetry: Telemetry, keys: OwnKeys, couriers: Couriers) -> None:
         http = self._config.http
         services = Services(
             now_ms=self._now_ms,
@@ -208,6 +210,7 @@ class Gateway:
             is_revoked=self.documents.is_revoked,
             rollouts=self.documents.rollouts,
             sign_in=self._sign_in(),
+            couriers=couriers,
             registry=CollectorRegistry(),
         )
         host, port = split_listen(http.listen)

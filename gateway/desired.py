@@ -75,13 +75,14 @@ class DesiredStates:
         key = self._key
         if key is None:
             return
-        entries = await self._entries(truck)
+        entries, revoked = await self._entries(truck), await self._fleet.revoked_sticks(self._now_ms())
         current = await self._fleet.desired(truck.name)
         version, now_s = 1, self._now_ms() // 1000
         if current is not None:
             old, parts = parse_document(current.signed, Desired)
             is_signed = parts.signatures[0].key_id == cose.key_id(key.public)
-            if is_signed and old.entries == entries and now_s < old.issued_s + DESIRED_LIFETIME_S // 2:
+            same = (old.entries, old.revoked_sticks) == (entries, revoked)
+            if is_signed and same and now_s < old.issued_s + DESIRED_LIFETIME_S // 2:
                 return
             version = old.version + 1
         desired = Desired(
@@ -91,6 +92,7 @@ class DesiredStates:
             expires_s=now_s + DESIRED_LIFETIME_S,
             truck=truck.name,
             entries=entries,
+            revoked_sticks=revoked,
         )
         signed = sign_document(desired, [key])
         await self._fleet.set_desired(truck.name, cose.digest(signed), signed, self._now_ms())

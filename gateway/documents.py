@@ -18,7 +18,7 @@ from gateway.desired import DesiredStates
 from gateway.pools import check_pools
 from gateway.rollouts import Rollouts
 from protocol import cose
-from protocol.documents import Config, Delegation, Desired, Document, Manifest, Rollout, Root, read_document
+from protocol.documents import Config, Delegation, Desired, Document, Manifest, Rollout, Root, Stick, read_document
 from protocol.errors import PeerError, RollbackError, UntrustedError
 from protocol.numbers import DocumentKind
 from protocol.trust import HighestKey, Trusted, TrustedSet, version_name
@@ -220,8 +220,8 @@ class Documents:
 
     async def _check(self, document: Document, signed: bytes) -> None:
         now_s = self._now_ms() // 1000
-        if isinstance(document, Desired):
-            raise UntrustedError("a desired state is signed by the gateway itself, never pushed")
+        if isinstance(document, Desired | Stick):
+            raise UntrustedError("desired states and sticks are signed by the gateway itself, never pushed")
         if self._trust is None:
             if not isinstance(document, Root):
                 raise UntrustedError("this gateway has no root yet: run `digitruck trust push` first")
@@ -314,6 +314,10 @@ class Documents:
             await self.rollouts.advance(digest)
         if not isinstance(document, Manifest):
             await self._desired.refresh_all(document.addressee if isinstance(document, Config | Rollout) else None)
+
+    async def refresh_all(self) -> None:
+        """Make every truck's desired state anew that has changed."""
+        await self._desired.refresh_all()
 
     async def refresh(self, truck: TruckRecord) -> None:
         """Make the desired state of a truck that has joined."""

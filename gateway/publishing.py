@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.client import ApiError, Client
-from protocol.documents import Manifest, ManifestFile, check_paths, read_document
+from protocol.documents import Manifest, ManifestFile, read_document
 from protocol.errors import LocalError, PeerError
 from protocol.numbers import BUNDLE_BYTES_MAX, BUNDLE_FILES_MAX, PATH_CHARS_MAX, DocumentKind
+from protocol.paths import check_paths
 
 READ_BYTES = 1 << 20
 _PIECE_BYTES = 2 << 20

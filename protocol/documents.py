@@ -1,4 +1,4 @@
-"""Documents: the signed things that come down (root, delegation, config, manifest, rollout, desired).
+"""Documents: the signed things that come down (root, delegation, config, manifest, rollout, desired, stick).
 
 A document is a COSE_Sign1 (one signer) or a COSE_Sign (a threshold) over a deterministic CBOR map. What it is, its
 version, whom it is for and how long it is valid are inside the signed bytes, and the context string of its kind is in
@@ -8,7 +8,6 @@ decides.
 
 from __future__ import annotations
 
-import unicodedata
 from typing import Annotated, ClassVar, TypeVar
 
 from msgspec import Meta, field
@@ -25,17 +24,28 @@ from protocol.numbers import (
     DOCUMENT_BYTES_MAX,
     DOCUMENT_ITEMS_MAX,
     EXCHANGE_KEYS,
+    HELD_MANIFESTS_MAX,
     LINKS_MAX,
     PATH_CHARS_MAX,
+    RANGES_IN_ACK_MAX,
     ROLLOUT_BYTES_MAX,
     ROOT_BYTES_MAX,
+    STICK_BYTES_MAX,
+    STICK_EPOCHS_MAX,
+    STICK_ID_BYTES,
+    STICK_PACKS_MAX,
+    STICK_TRUCKS_MAX,
+    STICK_WRAPPED_BYTES_MAX,
+    STICKS_REVOKED_MAX,
     DocumentKind,
     Precedence,
 )
+from protocol.paths import check_paths
 from protocol.tariffs import Budget, Pool, Power, Tariff, Timetable
-from protocol.wire import Digest, Name, PublicKey, Text, Uint, WireArray, WireMap, convert
+from protocol.wire import Digest, Epoch, Name, PublicKey, Sequence, Text, Uint, WireArray, WireMap, convert
 
 BUNDLE_KINDS = ("static", "files", "zim", "kolibri")
+StickId = Annotated[bytes, Meta(min_length=STICK_ID_BYTES, max_length=STICK_ID_BYTES)]
 
 
 class Document(WireMap, frozen=True):
@@ -255,12 +265,61 @@ class DesiredEntry(WireArray, frozen=True):
 
 
 class Desired(Document, frozen=True):
-    """The gateway's freshness statement for one truck: these are the newest documents, as of `issued_s`."""
+    """The gateway's freshness statement for one truck: these are the newest documents, as of `issued_s`.
+
+    `revoked_sticks` are couriers' sticks that were lost: nothing is taken from them.
+    """
 
     kind: ClassVar = DocumentKind.DESIRED
-    labels: ClassVar = Document.base_labels | {"truck": 10, "entries": 11}
+    labels: ClassVar = Document.base_labels | {"truck": 10, "entries": 11, "revoked_sticks": 12}
     truck: Name
     entries: Annotated[tuple[DesiredEntry, ...], Meta(max_length=1_024)] = ()
+    revoked_sticks: Annotated[tuple[StickId, ...], Meta(max_length=STICKS_REVOKED_MAX)] = ()
+
+
+class StickEpoch(WireArray, frozen=True):
+    """What is committed of one epoch of a truck, as in an acknowledgement.
+
+    `newest` is the highest sequence whose parcel is at the gateway, and the digest of that sealed parcel: a truck whose
+    disk image was put back knows by it that others have these numbers.
+    """
+
+    epoch: Epoch
+    cumulative: Uint
+    ranges: Annotated[tuple[tuple[Sequence, Sequence], ...], Meta(max_length=RANGES_IN_ACK_MAX)] = ()
+    newest: tuple[Sequence, Digest] | None = None
+
+
+class StickTruck(WireArray, frozen=True):
+    """What a stick brings one truck: its desired state, what the gateway has of it, and the key if it is sealed.
+
+    `key` is the content key, encrypted to the truck (SPEC.md 9); empty for a stick that anybody may read.
+    """
+
+    truck: Name
+    desired: Digest
+    committed: Annotated[tuple[StickEpoch, ...], Meta(max_length=STICK_EPOCHS_MAX)] = ()
+    key: Annotated[bytes, Meta(max_length=STICK_WRAPPED_BYTES_MAX)] = b""
+
+
+class StickPack(WireArray, frozen=True):
+    """A pack on a stick: whose files it makes of which held ones, and the digest of the list of its chunks' digests."""
+
+    manifest: Digest
+    held: Annotated[tuple[Digest, ...], Meta(max_length=HELD_MANIFESTS_MAX)]
+    pack: Digest
+    size: Uint
+    leaves: Digest
+
+
+class Stick(Document, frozen=True):
+    """What a courier's stick is, signed by the gateway: its id, and whom it is for."""
+
+    kind: ClassVar = DocumentKind.STICK
+    labels: ClassVar = Document.base_labels | {"stick": 10, "trucks": 11, "packs": 12}
+    stick: StickId
+    trucks: Annotated[tuple[StickTruck, ...], Meta(min_length=1, max_length=STICK_TRUCKS_MAX)]
+    packs: Annotated[tuple[StickPack, ...], Meta(max_length=STICK_PACKS_MAX)] = ()
 
 
 # Payload and signatures; `protocol.numbers` says why each kind has its own.
@@ -271,9 +330,10 @@ BYTES_MAX: dict[DocumentKind, int] = {
     DocumentKind.MANIFEST: DOCUMENT_BYTES_MAX,
     DocumentKind.ROLLOUT: ROLLOUT_BYTES_MAX,
     DocumentKind.DESIRED: DESIRED_BYTES_MAX,
+    DocumentKind.STICK: STICK_BYTES_MAX,
 }
 _KINDS: dict[DocumentKind, type[Document]] = {
-    each.kind: each for each in (Root, Delegation, Config, Manifest, Rollout, Desired)
+    each.kind: each for each in (Root, Delegation, Config, Manifest, Rollout, Desired, Stick)
 }
 D = TypeVar("D", bound=Document)
 
@@ -309,43 +369,3 @@ def parse_document(signed: bytes, kind: type[D]) -> tuple[D, cose.Signed]:
     if not isinstance(document, kind):
         raise MalformedError(f"a {kind.__name__.lower()} was wanted, not a {type(document).__name__.lower()}")
     return document, parts
-
-
-def check_paths(paths: list[str]) -> None:
-    """Check the paths of a bundle: relative, plain, NFC, case-fold unique, ascending; raise `ValueError` naming one.
-
-    These rules hold on every file system a truck or a stick may have: no links, no climbing, no names that a FAT or
-    case-insensitive disk would merge, no control or look-alike separators.
-    """
-    seen: set[str] = set()
-    last = ""
-    for path in paths:
-        if path <= last:
-            raise ValueError(f"paths are not in strictly ascending order at {path!r}")
-        last = path
-        _check_path(path)
-        folded = path.casefold()
-        if folded in seen:
-            raise ValueError(f"{path!r} differs from another path only in case")
-        seen.add(folded)
-    for path in seen:
-        parent = path
-        while "/" in parent:
-            parent = parent.rpartition("/")[0]
-            if parent in seen:
-                raise ValueError(f"{parent!r} is both a file and a folder")
-
-
-_RESERVED = frozenset({"con", "prn", "aux", "nul"} | {f"{name}{n}" for name in ("com", "lpt") for n in range(1, 10)})
-
-
-def _check_path(path: str) -> None:
-    if unicodedata.normalize("NFC", path) != path:
-        raise ValueError(f"{path!r} is not in Unicode normal form C")
-    if any(unicodedata.category(char)[0] == "C" or char in '\\:*?"<>|' for char in path):
-        raise ValueError(f"{path!r} has a character that not every file system can hold")
-    for part in path.split("/"):
-        if part in ("", ".", "..") or part[0] == " " or part[-1] in ". ":
-            raise ValueError(f"{path!r} is not a plain relative path")
-        if len(part.encode()) > 255 or part.partition(".")[0].casefold() in _RESERVED:
-            raise ValueError(f"{path!r} has a name that not every file system can hold")

@@ -86,6 +86,14 @@ def credential_kid(ccs: bytes) -> bytes:
     raise MalformedError("not a credential of ours")
 
 
+def credential_key(ccs: bytes) -> bytes:
+    """Return the x coordinate inside a credential that `credential` made; raise `MalformedError`."""
+    match cbor.decode(ccs):
+        case {8: {1: {-2: bytes() as public}}}:
+            return public
+    raise MalformedError("not a credential of ours")
+
+
 class Initiator:
     """The truck's side of one handshake; `number` is that of the gateway's key."""
 

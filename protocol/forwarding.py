@@ -307,6 +307,16 @@ class Forwarder:
         for sequence in sequences:
             self._entries.pop(sequence, None)
 
+    def withdraw_covered(self, ack: Ack) -> None:
+        """Forget parcels that arrived by another way; what flies is left to its own answer."""
+        self.withdraw(
+            [
+                sequence
+                for sequence, entry in self._entries.items()
+                if entry.state is State.QUEUED and ack.covers(sequence)
+            ]
+        )
+
     @property
     def _free(self) -> int:
         return max(0, 2 * self._window - len(self._entries))

@@ -7,7 +7,7 @@ protected by OSCORE hop by hop and says nothing that a truck would act on withou
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
 from msgspec import Meta, field
 
@@ -17,6 +17,7 @@ from protocol.numbers import (
     BURST_PIECES_MAX,
     BURST_RUNS_MAX,
     BURST_SPACING_US_MAX,
+    CBOR_BYTES_MAX,
     CONTEXT_ENROL,
     CONTEXT_PARCEL,
     DESIRED_DIGEST_BYTES,
@@ -29,6 +30,8 @@ from protocol.numbers import (
     RANGES_IN_ACK_MAX,
     REFUSED_IN_ACK_MAX,
     SIGNATURE_BYTES,
+    STICK_UPLOADS_BYTES_MAX,
+    STICK_UPLOADS_MAX,
     WIRE_VERSION,
     DocumentKind,
     Outcome,
@@ -201,6 +204,22 @@ class Ack(WireMap, frozen=True):
     def tells_of(self, sequence: int) -> bool:
         """Return whether a sequence that is not covered is not committed: beyond a full list of ranges it may be."""
         return len(self.ranges) < RANGES_IN_ACK_MAX or sequence < self.ranges[-1][1]
+
+
+class Carried(WireMap, frozen=True):
+    """What a courier carries for a truck in one file: uploads as they would go over a link, most urgent first."""
+
+    labels: ClassVar = {"truck": 1, "uploads": 2}
+    truck: Name
+    uploads: Annotated[
+        tuple[Annotated[bytes, Meta(min_length=1, max_length=CBOR_BYTES_MAX)], ...],
+        Meta(min_length=1, max_length=STICK_UPLOADS_MAX),
+    ]
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self:
+        """Return what a file holds; raise `MalformedError`."""
+        return cls.from_fields(cbor.decode(data, bytes_max=STICK_UPLOADS_BYTES_MAX))
 
 
 class PiecesRequest(WireArray, frozen=True):

@@ -89,6 +89,7 @@ DELEGATION_BYTES_MAX: Final = 512 * 1024
 CONFIG_BYTES_MAX: Final = 512 * 1024
 ROLLOUT_BYTES_MAX: Final = 64 * 1024
 DESIRED_BYTES_MAX: Final = 64 * 1024
+STICK_BYTES_MAX: Final = 4 * 1024 * 1024
 # A stolen key must not use up a document's versions: beyond the free ones they only rise by steps.
 VERSION_FREE_MAX: Final = 1 << 40
 VERSION_STEP_MAX: Final = 1 << 20
@@ -104,6 +105,19 @@ HELD_MANIFESTS_MAX: Final = 16
 WINDOWS_MAX: Final = 16  # of a week: of one link, or of the lessons
 ROAMING_MAX: Final = 16  # sets of countries with prices of their own
 GRANTS_MAX: Final = 1_000  # trucks that share a pool
+# A courier's stick. FAT takes no file of 4 GiB and no folder of 65,536 entries: objects are cut and spread.
+STICK_ID_BYTES: Final = 16
+STICK_KEY_BYTES: Final = 32
+STICK_WRAPPED_BYTES_MAX: Final = 128
+STICK_TRUCKS_MAX: Final = 1_000
+STICK_PACKS_MAX: Final = 4_096
+STICK_EPOCHS_MAX: Final = 8
+STICKS_REVOKED_MAX: Final = 256
+STICK_UPLOADS_MAX: Final = 4_096
+STICK_CHUNK_BYTES: Final = 1 << 20
+STICK_PART_CHUNKS: Final = 1_024
+STICK_CHUNK_TAG_BYTES: Final = 16
+STICK_UPLOADS_BYTES_MAX: Final = 4 * 1024 * 1024
 
 
 class Precedence(IntEnum):
@@ -134,6 +148,7 @@ class DocumentKind(IntEnum):
     MANIFEST = 4
     ROLLOUT = 5
     DESIRED = 6
+    STICK = 7
 
 
 class Outcome(IntEnum):

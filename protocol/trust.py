@@ -28,6 +28,8 @@ from protocol.documents import (
     RoleKeys,
     Rollout,
     Root,
+    Stick,
+    StickTruck,
     document_aad,
     parse_document,
 )
@@ -124,6 +126,19 @@ class TrustedSet:
         self._note(document, signed, document.truck)
         return document
 
+    def check_stick(self, signed: bytes, now_s: int) -> tuple[Stick, StickTruck]:
+        """Check a courier's stick: signed by the gateway, not expired, for this truck. Nothing is remembered of it.
+
+        A stick is a way and no news: what it brings is checked as if it came over a link, so an old one does no harm.
+        """
+        document, parts = parse_document(signed, Stick)
+        _check_threshold(parts, [self.root.gateway], DocumentKind.STICK)
+        mine = next((each for each in document.trucks if each.truck == self.truck), None)
+        if mine is None:
+            raise UntrustedError(f"this stick is for {', '.join(each.truck for each in document.trucks[:5])}")
+        _check_expiry(document, now_s)
+        return document, mine
+
     def accept_config(self, signed: bytes, now_s: int) -> Config:
         """Accept a configuration by an operator of the addressed trucks' group."""
         document, parts = parse_document(signed, Config)
@@ -164,6 +179,8 @@ class TrustedSet:
                 return self.accept_rollout(signed, now_s)
             case DocumentKind.MANIFEST:
                 return self.accept_manifest(signed, now_s)
+            case DocumentKind.STICK:
+                return self.check_stick(signed, now_s)[0]
 
     def of_truck(self, truck: str, group: str) -> TrustedSet:
         """Return a set with this one's root and role table, as a truck has it; nothing else is in it."""

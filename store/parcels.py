@@ -19,6 +19,7 @@ from enum import IntEnum
 from functools import partial
 from typing import Any, Final, Protocol
 
+from protocol import cose
 from protocol.errors import QueueFullError
 from protocol.forwarding import Settled, Waiting
 from protocol.messages import Ack, Parcel, unseal
@@ -92,6 +93,11 @@ class Applied:
     delivered: int = 0
     quarantined: int = 0
     clashed: tuple[int, ...] = ()
+
+
+def _queued(epoch: int, row: tuple[Any, ...]) -> Queued:
+    sequence, precedence, kind, sealed, attempts, added_s, deadline_s = row
+    return Queued(epoch, sequence, Precedence(precedence), ParcelKind(kind), sealed, attempts, added_s, deadline_s)
 
 
 def _key(epoch: int) -> bytes:
@@ -215,10 +221,7 @@ class ParcelQueue:
             "WHERE state = :state AND epoch = :epoch ORDER BY precedence, sequence LIMIT :limit"
         )
         found = self._database.rows(sql, {"state": ParcelState.QUEUED, "epoch": _key(epoch), "limit": limit})
-        return tuple(
-            Queued(epoch, sequence, Precedence(precedence), ParcelKind(kind), sealed, attempts, added_s, deadline_s)
-            for sequence, precedence, kind, sealed, attempts, added_s, deadline_s in found
-        )
+        return tuple(_queued(epoch, row) for row in found)
 
     def next_epoch(self) -> int | None:
         """Return the epoch whose first waiting parcel is the most urgent, the older one at a tie; None: none waits."""
@@ -261,6 +264,18 @@ class ParcelQueue:
             delivered = self._deliver([(1, ack.cumulative), *ack.ranges], epoch, lived_s)
             again.give_again(self._database, ack, epoch, lived_s)
         return Applied(delivered, quarantined, clashed)
+
+    def mark_carried(self, ack: Ack, epoch: int, newest: tuple[int, bytes] | None, now_s: int) -> int:
+        """Apply an acknowledgement that a stick brought; it may be old, so it only ever delivers. Return how many.
+
+        `newest` are a sequence and the digest of its sealed parcel: unless that is ours, others have these numbers.
+        """
+        where = {"epoch": _key(epoch), "sequence": 0 if newest is None else newest[0]}
+        sealed = self._database.value("SELECT sealed FROM parcels WHERE epoch = :epoch AND sequence = :sequence", where)
+        if newest is None or not sealed or cose.digest(sealed) != newest[1]:
+            return 0
+        with self._database.atomic():
+            return self._deliver([(1, ack.cumulative), *ack.ranges], epoch, now_s)
 
     def known(self, epoch: int) -> int:
         """Return the last sequence of an epoch that may have been sent before this start; 0 if it began since."""

@@ -18,7 +18,7 @@ from aiohttp import web
 from gateway.api.auth import Actor, Role, actor_of, brings_token, forbidden, presented_token, token_sha256
 from gateway.api.bodies import check_media_type, decode_json, read_body
 from gateway.api.context import API, Api
-from gateway.api.operations import COSE, JSON, Call, Operation
+from gateway.api.operations import COSE, JSON, OCTETS, Call, Operation
 from gateway.api.problem import Problem, from_http_exception, internal_error, problem_response
 from gateway.api.ratelimit import address_key
 
@@ -186,7 +186,8 @@ def _fields(request: web.Request, operation: Operation) -> dict[str, Any]:
 
 async def _body(api: Api, request: web.Request, operation: Operation) -> Any:
     check_media_type(request, operation.consumes or JSON)
-    bytes_max = api.limits.document_bytes_max if operation.consumes == COSE else api.limits.json_bytes_max
+    limits = {COSE: api.limits.document_bytes_max, OCTETS: api.limits.carried_bytes_max}
+    bytes_max = limits.get(operation.consumes or JSON, api.limits.json_bytes_max)
     body = await read_body(request, bytes_max=bytes_max, limits=api.limits)
     return body if operation.body_type is bytes else decode_json(body, operation.body_type or bytes)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from protocol.numbers import DOCUMENT_BYTES_MAX
+from protocol.numbers import DOCUMENT_BYTES_MAX, STICK_UPLOADS_BYTES_MAX
 
 PAGE_ITEMS_MAX = 1_000  # that a client may ask for
 PAGE_ITEMS_SERVED = 500  # the store reads at most 1,000 at once, and one more than a page is read to know of a next
@@ -25,6 +25,8 @@ class ApiLimits:
     json_bytes_max: int = 64 * 1024
     document_bytes_max: int = DOCUMENT_BYTES_MAX
     blob_bytes_max: int = 1 << 40
+    # What a truck gives a courier in one file, with what seals it.
+    carried_bytes_max: int = STICK_UPLOADS_BYTES_MAX + 1024
     # A body must be there within this time, and a blob must keep this pace, or a slow sender holds a connection.
     body_deadline_s: float = 20.0
     body_rate_bps_min: int = 32_000

@@ -9,6 +9,7 @@ from typing import Protocol
 from prometheus_client import CollectorRegistry
 
 from gateway.config import OidcSettings
+from gateway.couriers import Couriers
 from gateway.oidc import Identity, LoginSecrets
 from gateway.ownkeys import GatewayKeys
 from gateway.rollouts import Rollouts
@@ -83,4 +84,5 @@ class Services:
     trust: Callable[[], TrustState] | None = None
     is_revoked: Callable[[str], bool] = lambda truck: False
     sign_in: SignIn | None = None
+    couriers: Couriers | None = None
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)

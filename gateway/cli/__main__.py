@@ -31,6 +31,7 @@ from gateway.cli.session import login
 from gateway.cli.tokens import token
 from gateway.cli.trucks import enrol, revoke, truck, trucks
 from gateway.cli.trust import trust
+from gateway.cli.usb import usb
 from gateway.cli.verify import verify
 from gateway.cli.watch import watch
 from protocol.errors import DigitruckError
@@ -55,6 +56,7 @@ _COMMANDS: tuple[click.Command, ...] = (
     bundle,
     rollout,
     quote,
+    usb,
     watch,
     metrics,
     token,

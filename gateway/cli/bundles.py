@@ -89,7 +89,7 @@ def bundle_push(
     signing = [load_key(each, KeyRole.PUBLISHER) for each in keys]
     if not dry_run:
         load_session()  # before a large folder is read for nothing
-    with _progress("reading") as progress:
+    with progress_bar("reading") as progress:
         source = publishing.scan(folder, progress)
     issued_s = _issued_s()
 
@@ -128,7 +128,7 @@ def bundle_push(
             several = cose.sign(signing, manifest.encode(), document_aad(manifest.document))
             write_private(save, several)
             say(f"{save}: give it to the next signer (digitruck trust sign {save.name} --key THEIRS), then trust push")
-        with _progress("sending") as progress:
+        with progress_bar("sending") as progress:
             if save is not None:
                 client.run(publishing.push_blobs(client.client, source, held=held, progress=progress))
                 return
@@ -245,7 +245,7 @@ def _issued_s() -> int:
 
 
 @contextlib.contextmanager
-def _progress(title: str) -> Iterator[publishing.Progress]:
+def progress_bar(title: str) -> Iterator[publishing.Progress]:
     """Show a bar on a terminal's standard error; yield what to tell (bytes done, bytes in all)."""
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     console = Console(file=sys.stderr)

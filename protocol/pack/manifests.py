@@ -16,7 +16,7 @@ from enum import IntEnum
 import cbor2
 
 from protocol import cbor
-from protocol.documents import Manifest, ManifestFile, check_paths, parse_document
+from protocol.documents import Manifest, ManifestFile, parse_document
 from protocol.errors import MalformedError
 from protocol.numbers import (
     BUNDLE_BYTES_MAX,
@@ -29,6 +29,7 @@ from protocol.numbers import (
 )
 from protocol.pack.cursor import Cursor, blob, unzigzag, varint, zigzag
 from protocol.pack.frames import stream
+from protocol.paths import check_paths
 
 _TAGS = frozenset({TAG_SIGN1, TAG_SIGN})
 _FILES_LABEL = Manifest.labels["files"]

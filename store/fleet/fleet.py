@@ -27,6 +27,7 @@ from store.fleet.proof import Proof
 from store.fleet.rollouts import Rollouts
 from store.fleet.rollups import Rollups
 from store.fleet.schemas import Schemas
+from store.fleet.sticks import Sticks
 from store.fleet.telemetry import Telemetry
 from store.fleet.tokens import Tokens
 from store.fleet.trucks import Trucks
@@ -52,6 +53,7 @@ class FleetStore(
     Alarms,
     Bills,
     Tokens,
+    Sticks,
     Audit,
     Care,
 ):

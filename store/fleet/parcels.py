@@ -54,6 +54,18 @@ class Parcels(FleetPart):
         async with self._database.read() as connection:
             return [state_of(row) for row in await connection.execute(query)]
 
+    async def newest_parcel(self, truck: str, epoch: int) -> tuple[int, bytes] | None:
+        """Return the highest sequence of an epoch whose parcel is here, and its sealed bytes."""
+        query = (
+            select(parcels.c.sequence, parcels.c.sealed)
+            .where(parcels.c.truck == truck, parcels.c.epoch == epoch)
+            .order_by(parcels.c.sequence.desc())
+            .limit(1)
+        )
+        async with self._database.read() as connection:
+            row = (await connection.execute(query)).first()
+        return None if row is None else (row.sequence, row.sealed)
+
     async def quarantine(
         self, truck: str, epoch: int | None, sequence: int | None, sealed: bytes, reason: str, now_ms: int
     ) -> None:

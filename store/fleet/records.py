@@ -250,6 +250,20 @@ class TokenRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class StickRecord:
+    """A courier's stick: its id, its signed `Stick`, and the content key if it is sealed."""
+
+    stick: bytes
+    made_ms: int
+    made_by: str
+    expires_ms: int
+    signed: bytes = field(repr=False)
+    key: bytes | None = field(default=None, repr=False)
+    revoked_ms: int | None = None
+    imported_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class AuditNote:
     """Who did what to what: an entry of the audit log before it has its place in the chain."""
 

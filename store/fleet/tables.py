@@ -373,6 +373,19 @@ tokens = Table(
     Column("revoked_ms", BigInteger),
 )
 
+sticks = Table(
+    "sticks",
+    metadata,
+    Column("stick", LargeBinary, primary_key=True),
+    Column("made_ms", BigInteger, nullable=False, index=True),
+    Column("made_by", Text, nullable=False),
+    Column("expires_ms", BigInteger, nullable=False),
+    Column("key", LargeBinary),
+    Column("signed", LargeBinary, nullable=False),
+    Column("revoked_ms", BigInteger),
+    Column("imported_ms", BigInteger),
+)
+
 audit_log = Table(
     "audit_log",
     metadata,

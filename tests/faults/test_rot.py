@@ -169,7 +169,7 @@ async def test_a_bit_flipped_in_the_log_costs_at_most_its_tail(file: str, folder
 async def test_a_database_deleted_under_the_daemon_is_saved_by_it_and_told_by_the_next(
     file: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge.daemon._LEDGER_S", 0.05)
+    monkeypatch.setattr("edge.spending._LEDGER_S", 0.05)
     truck = Edge(edge_config(), folder)
     await truck.start()
     work = asyncio.create_task(truck.run())

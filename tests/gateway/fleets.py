@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gateway.ownkeys import OwnKeys
 from protocol import batch, cose
 from protocol.documents import (
     Addressee,
@@ -25,9 +26,10 @@ from protocol.documents import (
     Root,
     sign_document,
 )
-from protocol.messages import Batch, Parcel, seal
+from protocol.messages import Batch, Carried, Event, Parcel, Upload, seal
 from protocol.numbers import DocumentKind, Outcome, ParcelKind, Precedence
 from protocol.schema import Channel, Schema
+from store import sealing
 from store.fleet.evidence import BatchPart, EventPart, IngestItem, Part, ReceiptPart, SchemaPart
 from store.fleet.fleet import FleetStore
 
@@ -160,3 +162,19 @@ async def copied_fleet(empty: Path, path: Path) -> AsyncIterator[FleetStore]:
         yield store
     finally:
         await store.close()
+
+
+def carried(truck: str, keys: OwnKeys, *, sequence: int = 1, names: Sequence[str] = ("door.opened",)) -> bytes:
+    """Return a file as `truck` gives it to a courier: an upload of events."""
+    parcels = [
+        seal(
+            truck_key(truck),
+            Parcel(EPOCH, sequence + at, Precedence.NORMAL, ParcelKind.EVENT, Event(name, NOW_MS).encode()),
+            truck,
+        )
+        for at, name in enumerate(names)
+    ]
+    upload = Upload(parcels=tuple(parcels), epoch=EPOCH)
+    return bytes([1, 0]) + sealing.seal(
+        keys.keys.exchange.public, Carried(truck, (upload.encode(),)).encode(), sealing.INFO_UP
+    )

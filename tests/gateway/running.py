@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import shutil
 import threading
 import time
@@ -19,12 +20,16 @@ from gateway.api.auth import Role, new_token, token_sha256
 from gateway.api.limits import ApiLimits
 from gateway.api.server import start_api
 from gateway.api.services import Services, TrustState
+from gateway.commits import GroupCommit
+from gateway.couriers import Couriers
 from gateway.documents import Documents
-from gateway.ownkeys import make_keys
+from gateway.ingest import Ingest
+from gateway.ownkeys import OwnKeys, make_keys
 from gateway.telemetry import Telemetry
 from protocol import cose
 from protocol.errors import LocalError
 from store.blobs import BlobStore
+from store.files import publish
 from store.fleet.fleet import FleetStore
 
 T = TypeVar("T")
@@ -73,7 +78,12 @@ def running_gateway(database: Path, folder: Path, limits: ApiLimits | None = Non
         blobs = BlobStore(folder / "blobs")
         documents = Documents(fleet, lambda _: FRESHNESS, now_ms=now_ms)
         await documents.load()
+        (folder / "keys").mkdir(exist_ok=True)
+        publish(folder / "keys" / "freshness.key", FRESHNESS.seed)
         keys = make_keys(folder / "keys")
+        commits = GroupCommit(fleet)
+        committing = asyncio.create_task(commits.run())
+        stack.callback(committing.cancel)
 
         def make_code(truck: str, secret: bytes) -> str:
             if documents.root_digest is None:
@@ -89,6 +99,14 @@ def running_gateway(database: Path, folder: Path, limits: ApiLimits | None = Non
             trust=lambda: TrustState(keys, documents.warnings(), documents.unsigned),
             is_revoked=documents.is_revoked,
             rollouts=documents.rollouts,
+            couriers=Couriers(
+                fleet,
+                documents,
+                Ingest(fleet, commits, now_ms=now_ms),
+                OwnKeys(folder / "keys"),
+                now_ms=now_ms,
+                entropy=os.urandom,
+            ),
         )
         server = await start_api(make_app(fleet, blobs, services, limits=limits), "127.0.0.1", 0, limits=limits)
         stack.push_async_callback(server.close)

@@ -117,7 +117,7 @@ async def test_a_desired_state_names_what_the_truck_should_have(documents: Docum
     config = await documents.accept(BY.config(), "ada")
     await documents.accept(BY.config(trucks=("tz-arrow",)), "ada")
     kinds = {entry.document: entry.digest for entry in (await desired(fleet)).entries}
-    assert set(kinds) == set(DocumentKind) - {DocumentKind.DESIRED}
+    assert set(kinds) == set(DocumentKind) - {DocumentKind.DESIRED, DocumentKind.STICK}
     assert kinds[DocumentKind.CONFIG] == config.digest
     assert (kinds[DocumentKind.ROLLOUT], kinds[DocumentKind.MANIFEST]) == (rollout.digest, manifest.digest)
 

@@ -56,7 +56,7 @@ def test_message_vector(vector: dict[str, Any]) -> None:
 def test_every_message_that_travels_has_a_vector() -> None:
     parts = {"RoleKeys", "PublisherRole", "OperatorRole", "Addressee", "CollectorConfig", "LinkConfig"}
     parts |= {"Tariff", "Roaming", "Box", "Window", "Budget", "Shares", "Pool", "Grant", "Power", "Timetable"}
-    parts |= {"ManifestFile", "DesiredEntry", "Frame", "ExchangeKey"}
+    parts |= {"ManifestFile", "DesiredEntry", "Frame", "ExchangeKey", "StickEpoch", "StickTruck", "StickPack"}
     messages_here = {name for name, each in CLASSES.items() if not each.__module__.startswith("protocol.pack")}
     assert {each["class"] for each in FILE["vectors"]} == messages_here - parts
 

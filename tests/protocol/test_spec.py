@@ -36,7 +36,7 @@ def test_forwarding_table_is_the_codes() -> None:
 
 
 def test_limits_are_the_codes_and_none_is_missing() -> None:
-    rows = {name: int(value) for name, value, _ in table("11. Limits")}
+    rows = {name: int(value) for name, value, _ in table("12. Limits")}
     assert rows == {name: getattr(numbers, name) for name in rows}
     known = {
         name

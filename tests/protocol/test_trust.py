@@ -23,6 +23,8 @@ from protocol.documents import (
     RoleKeys,
     Rollout,
     Root,
+    Stick,
+    StickTruck,
     document_aad,
     sign_document,
 )
@@ -83,6 +85,11 @@ def rollout(version: int = 1, **changes: Any) -> Rollout:
     return structs.replace(document, **changes)
 
 
+def stick(**changes: Any) -> Stick:
+    for_us = (StickTruck(TRUCK, bytes(32)),)
+    return structs.replace(Stick(DocumentKind.STICK, 1, NOW - 10, LATER, bytes(16), for_us), **changes)
+
+
 def desired(version: int = 1, **changes: Any) -> Desired:
     return structs.replace(Desired(DocumentKind.DESIRED, version, NOW - 10, LATER, TRUCK), **changes)
 
@@ -113,7 +120,7 @@ def test_the_whole_chain_is_believed() -> None:
     signed = sign_document(manifest(), [PUBLISHER])
     trust.accept_rollout(sign_document(rollout(manifest=cose.digest(signed)), [OPERATOR]), NOW)
     assert trust.accept_manifest(signed, NOW, named=cose.digest(signed)).name == "math-1"
-    assert {kind for kind, _ in trust.highest} == set(DocumentKind) - {DocumentKind.MANIFEST}
+    assert {kind for kind, _ in trust.highest} == set(DocumentKind) - {DocumentKind.MANIFEST, DocumentKind.STICK}
 
 
 # ---- root ----
@@ -440,6 +447,7 @@ def test_no_key_below_the_root_signs_for_another_role(signer: cose.SigningKey, k
         DocumentKind.MANIFEST: manifest(),
         DocumentKind.ROLLOUT: rollout(),
         DocumentKind.DESIRED: desired(),
+        DocumentKind.STICK: stick(),
     }
     allowed = {OPERATOR: (DocumentKind.CONFIG, DocumentKind.ROLLOUT), PUBLISHER: (DocumentKind.MANIFEST,)}
     if kind in allowed.get(signer, ()):
@@ -447,6 +455,18 @@ def test_no_key_below_the_root_signs_for_another_role(signer: cose.SigningKey, k
     trust = trusted()
     signed = sign_document(documents[kind], [signer])
     refuses(trust, SignatureError, lambda: trust.accept(signed, kind, NOW))
+
+
+def test_a_stick_is_believed_from_the_gateway_alone_for_its_trucks_until_it_expires() -> None:
+    trust = trusted()
+    assert trust.check_stick(sign_document(stick(), [GATEWAY]), NOW)[1].truck == TRUCK
+    assert (DocumentKind.STICK, "") not in trust.highest
+    for changed, error in (
+        (stick(trucks=(StickTruck("other", bytes(32)),)), UntrustedError),
+        (stick(expires_s=NOW), ExpiredError),
+    ):
+        signed = sign_document(changed, [GATEWAY])
+        refuses(trust, error, lambda signed=signed: trust.check_stick(signed, NOW))
 
 
 def test_highest_is_a_copy_and_names_digests() -> None:

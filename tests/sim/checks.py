@@ -107,7 +107,7 @@ class Checks:
         return self.world.history.fail(machine, problem, parcel)
 
     def _bounds(self, truck: SimTruck, edge: SimEdge) -> None:
-        forwarder = edge.uplink._forwarder
+        forwarder = edge.uplink.forwarder
         sizes = {
             "parcels in memory": (len(forwarder._entries), 2 * PARCEL_WINDOW),
             "places in the heap": (len(forwarder._ready), 8 * PARCEL_WINDOW + 64),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -22,9 +23,14 @@ from gateway.api.auth import Role, new_token, token_sha256
 from gateway.api.limits import ApiLimits
 from gateway.api.server import ApiServer, start_api
 from gateway.api.services import Services
+from gateway.commits import GroupCommit
 from gateway.config import OidcSettings
 from gateway.console.app import add_console
+from gateway.couriers import Couriers
+from gateway.documents import Documents
+from gateway.ingest import Ingest
 from gateway.oidc import Identity, LoginSecrets, ProviderUnreachableError, SignInError
+from gateway.ownkeys import OwnKeys, make_keys
 from gateway.rollouts import Rollouts
 from gateway.telemetry import Telemetry
 from protocol import cose
@@ -36,6 +42,7 @@ from protocol.documents import (
 from protocol.numbers import DocumentKind, Outcome, Precedence
 from protocol.trust import TrustedSet, version_name
 from store.blobs import BlobStore
+from store.files import publish
 from store.fleet.alarms import AlarmNote
 from store.fleet.fleet import FleetStore
 from store.fleet.records import AuditRecord, BundleRecord, Direction, DocumentRecord, LedgerEntry
@@ -123,6 +130,8 @@ class Gateway:
     fleet: FleetStore
     tokens: dict[Role, str]
     signers: Signers
+    keys: OwnKeys
+    couriers: Couriers
 
     @property
     def base(self) -> str:
@@ -202,6 +211,16 @@ async def serve(
 ) -> AsyncIterator[Gateway]:
     """Serve a fleet and the blobs in a folder."""
     signers = Signers()
+    (folder / "keys").mkdir(exist_ok=True)
+    publish(folder / "keys" / "freshness.key", signers.gateway.seed)
+    make_keys(folder / "keys")
+    keys = OwnKeys(folder / "keys")
+    documents = Documents(fleet, keys.freshness_for, now_ms=lambda: NOW_MS)
+    await documents.load()
+    commits = GroupCommit(fleet)
+    committing = asyncio.create_task(commits.run())
+    ingest = Ingest(fleet, commits, now_ms=lambda: NOW_MS)
+    couriers = Couriers(fleet, documents, ingest, keys, now_ms=lambda: NOW_MS, entropy=os.urandom)
     limits = replace(limits or ApiLimits(), linger_s=0.1)
     given: dict[str, Any] = {
         "now_ms": lambda: NOW_MS,
@@ -211,16 +230,18 @@ async def serve(
         "freshness_key": lambda: signers.gateway.public,
         "sign_in": FakeSignIn(),
         "rollouts": rollouts_of(fleet),
+        "couriers": couriers,
     }
     app = make_app(fleet, BlobStore(folder / "blobs"), Services(**(given | services)), limits=limits)
     add_console(app)
     server = await start_api(app, "127.0.0.1", 0, limits=limits)
     async with aiohttp.ClientSession(auto_decompress=False) as session:
         try:
-            yield Gateway(server, session, fleet, TOKENS, signers)
+            yield Gateway(server, session, fleet, TOKENS, signers, keys, couriers)
         finally:
             await session.close()
             await server.close()
+            committing.cancel()
 
 
 @pytest.fixture

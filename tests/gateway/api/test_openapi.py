@@ -14,6 +14,7 @@ from gateway.api.operations import JSON, Operation
 from gateway.api.signin import CallbackQuery
 from protocol import cose
 from tests.gateway.api.conftest import LOGIN, LOGIN_SECRET, OCTETS, Answer, Gateway, World
+from tests.gateway.fleets import add_truck, carried
 
 
 async def document(gateway: Gateway) -> dict[str, Any]:
@@ -110,6 +111,11 @@ REQUESTS: dict[str, tuple[str, dict[str, Any]]] = {
     "list_alarms": ("/v1/alarms?all=true", {}),
     "acknowledge_alarm": ("/v1/alarms/1/acknowledge", {}),
     "get_budget": ("/v1/trucks/ke-arrow/budget", {}),
+    "create_stick": ("/v1/sticks", {"json": {"trucks": ["cd-kinshasa"]}}),
+    "list_sticks": ("/v1/sticks", {}),
+    "get_stick": ("/v1/sticks/{stick}", {}),
+    "revoke_stick": ("/v1/sticks/{stick}", {}),
+    "take_carried": ("/v1/carried", {"headers": OCTETS}),
     "get_session": ("/v1/session", {}),
     "list_tokens": ("/v1/tokens", {}),
     "create_token": ("/v1/tokens", {"json": {"name": "amina", "role": "viewer"}}),
@@ -133,8 +139,13 @@ REQUESTS: dict[str, tuple[str, dict[str, Any]]] = {
 
 async def request(world: World, operation: Operation) -> Answer:
     path, kwargs = REQUESTS[operation.name]
+    stick = ""
+    if operation.tag == "sticks":
+        known = await world.gateway.fleet.sticks()
+        stick = known[0].stick.hex() if known else ""
     second, third = (world.gateway.signers.rollout(world.manifest, version=version) for version in (2, 3))
     filled = path.format(
+        stick=stick,
         config=world.config.hex(),
         blob=world.blob.hex(),
         rollout=world.rollout.hex(),
@@ -148,12 +159,15 @@ async def request(world: World, operation: Operation) -> Answer:
         kwargs["data"] = second
     if operation.name == "roll_back":
         kwargs["data"] = third
+    if operation.name == "take_carried":
+        kwargs["data"] = carried("cd-kinshasa", world.gateway.keys)
     if operation.name == "put_blob":
         kwargs["headers"] = OCTETS
     return await world.gateway.ask(operation.method, filled, **kwargs)
 
 
 async def test_every_answer_is_what_its_operation_declares(world: World) -> None:
+    await add_truck(world.gateway.fleet, "cd-kinshasa")
     for each in OPERATIONS:
         if each.name == "get_stream":
             continue  # never ends; test_stream reads it
@@ -166,6 +180,7 @@ async def test_every_answer_is_what_its_operation_declares(world: World) -> None
 
 
 async def test_every_change_is_in_the_audit_log_once(world: World) -> None:
+    await add_truck(world.gateway.fleet, "cd-kinshasa")
     for each in OPERATIONS:
         if each.name == "get_stream":
             continue

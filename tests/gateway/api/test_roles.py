@@ -53,6 +53,11 @@ MATRIX: dict[tuple[str, str], frozenset[Role] | None] = {
     ("GET", "/v1/pools"): ALL,
     ("GET", "/v1/alarms"): ALL,
     ("POST", "/v1/alarms/{id}/acknowledge"): OPERATOR,
+    ("POST", "/v1/sticks"): OPERATOR,
+    ("GET", "/v1/sticks"): ALL,
+    ("GET", "/v1/sticks/{stick}"): OPERATOR,
+    ("DELETE", "/v1/sticks/{stick}"): OPERATOR,
+    ("POST", "/v1/carried"): OPERATOR,
     ("GET", "/v1/stream"): ALL,
     ("GET", "/v1/session"): ALL,
     ("POST", "/v1/session/link"): ALL,
@@ -79,12 +84,18 @@ def test_the_matrix_names_every_route_and_no_other() -> None:
 async def ask(world: World, method: str, path: str, role: Role | None) -> int:
     """Send a request that is complete but for the sender's right to it, and return the status."""
     filled = path.format(
-        truck="ke-arrow", digest="0" * 64, name="maths", version="v1", id=world.rollout.hex(), action="pause"
+        truck="ke-arrow",
+        digest="0" * 64,
+        name="maths",
+        version="v1",
+        id=world.rollout.hex(),
+        action="pause",
+        stick="0" * 32,
     )
     kwargs: dict[str, Any] = {}
     if path in ("/v1/documents", "/v1/rollouts", "/v1/rollouts/{id}/rollback") and method != "GET":
         kwargs = {"data": world.gateway.signers.config(9), "headers": {"Content-Type": "application/cose"}}
-    elif "blobs" in path and method == "PUT":
+    elif path == "/v1/carried" or ("blobs" in path and method == "PUT"):
         kwargs = {"data": b"x", "headers": OCTETS}
     elif method == "POST":
         kwargs = {"data": b"{}", "headers": {"Content-Type": "application/json"}}

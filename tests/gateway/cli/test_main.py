@@ -35,7 +35,7 @@ LISTINGS = {
     "coverage", "enrol", "events", "key show", "ledger show", "quote", "rollout list", "rollout show", "samples",
     "token list", "token new", "token revoke", "truck", "trucks", "trust delegate", "trust fetch", "trust init",
     "trust push", "trust renew", "trust resign", "trust revoke", "trust rotate", "trust show", "trust sign",
-    "trust status", "verify", "watch",
+    "trust status", "usb export", "usb import", "usb list", "usb revoke", "verify", "watch",
 }  # fmt: skip
 
 
