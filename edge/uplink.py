@@ -383,7 +383,10 @@ class Uplink:
             if applied.clashed:
                 await self._writer.run(lambda: self._queue.renumber(applied.clashed, epoch, self._reseal))
         await self._heard(link, ack, rtt_s, asked_at)
-        await self.reload()
+        if self._forwarder.runs_low or forwarder is not self._forwarder:
+            await self.reload()
+        else:
+            self.wake()
 
     async def _heard(self, link: Link, ack: Ack, rtt_s: float, asked_at: float) -> None:
         if ack.time_s is not None:

@@ -122,12 +122,19 @@ class Forwarder:
         self._ready: list[tuple[Precedence, int]] = []
         self._flights: dict[str, Flight] = {}
         self._uploads: dict[tuple[str, int], tuple[tuple[int, ...], bool]] = {}  # sequences; was the epoch named?
+        self._carried: dict[int, tuple[str, int]] = {}  # by sequence: the upload that it went with last
         self._epoch_known = False
 
     @property
     def room(self) -> int:
         """How many parcels may be offered now (memory is bounded by the window); urgent ones displace what waits."""
         return sum(entry.state is State.QUEUED for entry in self._entries.values()) + self._free
+
+    @property
+    def runs_low(self) -> bool:
+        """Whether so few parcels wait that more should be offered."""
+        waits = sum(entry.state is State.QUEUED for entry in self._entries.values())
+        return waits < self._window // 2
 
     @property
     def in_flight(self) -> int:
@@ -216,6 +223,7 @@ class Forwarder:
             self._unsettled.update(sequences)
         number = self.flight(link).send(size, now)
         self._uploads[(link, number)] = (sequences, upload.epoch is not None)
+        self._carried.update(dict.fromkeys(sequences, (link, number)))
         return Transmit(number, upload, sequences, first)
 
     def handle_ack(self, link: str, number: int, ack: Ack, now: float) -> Settled:
@@ -256,15 +264,24 @@ class Forwarder:
                 refused.append((sequence, reason))
         delivered = [
             sequence
-            for sequence in ([] if ack.epoch_unknown else self._entries)
-            if ack.covers(sequence) and (sequence in mine or not self.is_exact)
+            for sequence in ([] if ack.epoch_unknown else mine if self.is_exact else self._entries)
+            if sequence in self._entries and ack.covers(sequence)
         ]
         for sequence in delivered:
             self._move(self._entries.pop(sequence), Happening.ACKNOWLEDGED)
+        self._settle_others(delivered)
         self._unsettled.difference_update(delivered, taken, [sequence for sequence, _ in quarantined])
         if mine and not ack.epoch_unknown:
             self._judge(ack)
         return Settled(tuple(sorted(delivered)), tuple(refused), tuple(quarantined), tuple(taken))
+
+    def _settle_others(self, delivered: list[int]) -> None:
+        """Take uploads out of flight that are known to have arrived, whatever became of their own answers."""
+        for sequence in delivered:
+            key = self._carried.pop(sequence, None)
+            if key in self._uploads and not any(each in self._entries for each in self._uploads[key][0]):
+                del self._uploads[key]
+                self.flight(key[0]).arrived(key[1])
 
     @property
     def is_exact(self) -> bool:
@@ -281,6 +298,8 @@ class Forwarder:
         """Note that an upload will not be answered (its link went down, its socket failed)."""
         self.flight(link).forget(number)
         for sequence in self._uploads.pop((link, number), ((), False))[0]:
+            if self._carried.get(sequence) == (link, number):
+                del self._carried[sequence]
             entry = self._entries.get(sequence)
             if entry is not None and entry.state is State.IN_FLIGHT:
                 self._requeue(entry, Happening.LOST)
@@ -306,6 +325,7 @@ class Forwarder:
         """Forget parcels that the queue no longer holds (evicted, folded)."""
         for sequence in sequences:
             self._entries.pop(sequence, None)
+            self._carried.pop(sequence, None)
 
     def withdraw_covered(self, ack: Ack) -> None:
         """Forget parcels that arrived by another way; what flies is left to its own answer."""

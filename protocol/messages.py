@@ -199,7 +199,12 @@ class Ack(WireMap, frozen=True):
 
     def covers(self, sequence: int) -> bool:
         """Return whether the parcel of this sequence is committed at the gateway."""
-        return sequence <= self.cumulative or any(first <= sequence <= last for first, last in self.ranges)
+        if sequence <= self.cumulative:
+            return True
+        for first, last in self.ranges:
+            if sequence <= last:
+                return first <= sequence
+        return False
 
     def tells_of(self, sequence: int) -> bool:
         """Return whether a sequence that is not covered is not committed: beyond a full list of ranges it may be."""

@@ -155,6 +155,10 @@ class Pace:
         self._starting = False
         self.window_bytes = self._window(now)
 
+    def arrived(self) -> None:
+        """Learn that a packet was not lost, though its answer may have been."""
+        self._count(lost=False)
+
     def overtaken(self) -> None:
         """Learn that a packet was lost while others behind it arrived."""
         self._count(lost=True)
@@ -292,6 +296,15 @@ class Flight:
         rate = (self._answered_bytes - sent.answered_bytes) / span_s if span_s > 0 else None
         self.pace.answered(Sample(now - sent.at, sent.size, rate, in_use, new_round), now)
         return True
+
+    def arrived(self, number: int) -> None:
+        """Note that another answer told of a sending's arrival; its own may be lost, or still to come."""
+        sent = self._sent.pop(number, None)
+        if sent is not None:
+            self.bytes -= sent.size
+            self._answered_bytes += sent.size
+            self._largest_answered = max(self._largest_answered, number)
+            self.pace.arrived()
 
     def forget(self, number: int) -> None:
         """Take a sending out of flight without learning from it."""
