@@ -37,7 +37,7 @@ _GOAL = 0.95
 _WITHIN_S = 3_600.0
 _BLOCK2_S = 60.0
 _PIECE_AT_LEAST_BYTES = 500
-_PORTS = Ports(coap=5683, http=8080)
+PORTS = Ports(coap=5683, http=8080)
 _CONFIG = """\
 data = "data"
 batch_age_s = 5
@@ -117,8 +117,9 @@ class Carried:
 class Stopwatch:
     """Counts at the truck's device from the first content to the last: what is installed after that costs no link."""
 
-    def __init__(self, lab: Lab, place: Place) -> None:
+    def __init__(self, lab: Lab, place: Place, *, upwards: bool = False) -> None:
         self._lab, self._place = lab, place
+        self._way = 0 if upwards else 1
         self._begun = time.monotonic()
         self._before = self._counted()
         self._last = self._begun, self._before
@@ -133,7 +134,7 @@ class Stopwatch:
         idle = self._counted()
         while True:
             now = self._counted()
-            if now[1] - idle[1] > 5_000:
+            if now[self._way] - idle[self._way] > 5_000:
                 self._begun, self._before = time.monotonic(), now
                 self._watching = asyncio.create_task(self._watch())
                 return
@@ -145,7 +146,7 @@ class Stopwatch:
         while True:
             await asyncio.sleep(0.1)
             now = self._counted()
-            if now[1] - seen[1] > _PIECE_AT_LEAST_BYTES:
+            if now[self._way] - seen[self._way] > _PIECE_AT_LEAST_BYTES:
                 self._last = time.monotonic(), now
             seen = now
 
@@ -163,7 +164,7 @@ async def ours(case: Case, size: int, folder: Path) -> Carried:
     with Lab() as lab:
         place = lab.truck("arrow", {_LINK: case.profile()})
         site = Site(GATEWAY_ADDRESS, lab.gateway.address, lab.gateway.namespace.enter)
-        async with Rig(folder, seed=1, ports=_PORTS, site=site) as rig:
+        async with Rig(folder, seed=1, ports=PORTS, site=site) as rig:
             truck = DemoTruck("ke-arrow", folder / "ke-arrow", {}, host=place.address, enter=place.namespace.enter)
             await rig.enrol(truck, _CONFIG)
             await rig.run(truck)
