@@ -258,12 +258,16 @@ async def test_a_gateway_in_trouble_is_tried_again(rig: Rig) -> None:
     await arrived(rig, "second")
 
 
+def another_life(edge: Edge) -> Sendings:
+    return Sendings(edge.state, edge.queue._lived)
+
+
 async def test_a_parcel_that_killed_the_daemon_too_often_is_set_aside_and_not_sent(rig: Rig) -> None:
     edge = await rig.start(await rig.join(), run=False)
     await send(edge, "poison")
     poison = (await edge.writer.run(lambda: edge.queue.load_window(1)))[0]
     for _ in range(PARCEL_ATTEMPTS_MAX):
-        await edge.writer.run(lambda: Sendings(edge.state).begin(poison.epoch, [poison.sequence], 0))  # another life
+        await edge.writer.run(lambda: another_life(edge).begin(poison.epoch, [poison.sequence], 0))
     await send(edge, "good")
     rig.edges[edge].cancel()
     rig.edges[edge] = asyncio.create_task(edge.run())

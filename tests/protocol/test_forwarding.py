@@ -55,6 +55,24 @@ def test_no_upload_of_parcels_that_fit_is_larger_than_a_datagram(size: int) -> N
         assert len(transmit.sequences) <= PARCELS_IN_UPLOAD_MAX
 
 
+def test_an_upload_that_another_answer_tells_of_is_no_longer_in_flight_nor_lost() -> None:
+    forwarder = offered(*(waiting(n, size=1_000) for n in range(1, 9)))
+    sent = [send(forwarder) for _ in range(8)]
+    assert forwarder.handle_ack("sat", sent[7].number, Ack(cumulative=8), 0.6).delivered == tuple(range(1, 9))
+    flight = forwarder.flight("sat")
+    assert (len(flight), flight.bytes, forwarder.in_flight, flight.pace.loss) == (0, 0, 0, 0.0)
+    # Its own answer may still come: it settles nothing and breaks nothing.
+    assert forwarder.handle_ack("sat", sent[0].number, Ack(cumulative=8), 0.7) == Settled()
+
+
+def test_an_upload_is_in_flight_while_one_of_its_parcels_is_not_told_of() -> None:
+    forwarder = offered(*(waiting(n, size=400) for n in range(1, 5)))
+    first, second = send(forwarder), send(forwarder)
+    assert (first.sequences, second.sequences) == ((1, 2), (3, 4))
+    forwarder.handle_ack("sat", second.number, Ack(cumulative=1, ranges=((3, 4),)), 0.6)
+    assert forwarder.in_flight == 1
+
+
 def test_a_parcel_larger_than_a_datagram_goes_alone() -> None:
     forwarder = offered(waiting(1, size=16_000), waiting(2))
     assert send(forwarder).sequences == (1,)
