@@ -383,7 +383,7 @@ class Uplink:
             if applied.clashed:
                 await self._writer.run(lambda: self._queue.renumber(applied.clashed, epoch, self._reseal))
         await self._heard(link, ack, rtt_s, asked_at)
-        if self._forwarder.runs_low or forwarder is not self._forwarder:
+        if self.forwarder.runs_low or forwarder is not self.forwarder:
             await self.reload()
         else:
             self.wake()
