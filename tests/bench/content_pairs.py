@@ -1,10 +1,12 @@
-"""Update bytes beside the best tools for it, on two folders or on pairs from the package registries.
+"""Update bytes beside the best tools for it, on pairs from the package registries or on two folders.
 
-    python -m tests.bench.content_pairs OLD NEW [--only ours,zstd-file,...]
-    python -m tests.bench.content_pairs --pair C
+    make bench ARGS=content
+    make bench ARGS="content --pairs C,E --only ours,zstd-file --keep /var/tmp/pairs"
+    make bench ARGS="content OLD NEW"
 
 Each tool gets the same two folders. `-file` compares each changed file with the one of the same path, `-tar` one
-archive of everything with the other. Tools that are not installed are left out, and said to be.
+archive of everything with the other. Tools that are not installed are left out, and said to be. What is ours is decoded
+again by a process that has the old files alone, and every file compared.
 """
 
 from __future__ import annotations
@@ -12,29 +14,27 @@ from __future__ import annotations
 import argparse
 import hashlib
 import io
+import json
 import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
 import time
-import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+import bsdiff4
 import hdiffpatch
 
-from gateway.cli.bundle_diff import measure
-from gateway.publishing import scan
+from tests.bench.content_sources import PAIRS, Unavailable, bring
 
+NAME = "content"
 GOAL_RATIO = 1.05
-# Pair -> package, two versions, the part of it (a pattern below the unpacked wheel; None: the wheel itself).
-WHEELS: dict[str, tuple[str, str, str, str | None]] = {
-    "B": ("kolibri", "0.19.4", "0.19.5", "**/*"),
-    "B'": ("kolibri", "0.19.4", "0.19.5", None),
-    "C": ("pyproj", "3.7.0", "3.7.2", "**/proj.db"),
-    "D": ("arcade", "2.6.17", "3.3.0", "arcade/resources/**/*"),
-}
+DEFAULT_PAIRS = "A,C,D,E,F"
+DECODE_MIB_MAX = 100
+Row = tuple[str, str, str, str]
 
 
 def files(folder: Path) -> dict[str, Path]:
@@ -85,12 +85,7 @@ def hdiff(old: bytes, new: bytes) -> int:
 
 def bsdiff(old: bytes, new: bytes) -> int:
     """Return the size of bsdiff's patch."""
-    with tempfile.TemporaryDirectory() as folder:
-        names = [Path(folder, name) for name in ("old", "new", "patch")]
-        names[0].write_bytes(old)
-        names[1].write_bytes(new)
-        subprocess.run(["bsdiff", *names], check=True, capture_output=True)
-        return names[2].stat().st_size
+    return len(bsdiff4.diff(old, new))
 
 
 def casync(old: Path, new: Path) -> int:
@@ -124,84 +119,97 @@ def rsync(old: Path, new: Path) -> int:
         return sum(int(total.replace(",", "").replace(".", "")) for total in totals)
 
 
-def ours(old: Path, new: Path) -> int:
-    """Return pack and manifest, decoded again and compared."""
-    report = measure(scan(old) if files(old) else None, scan(new))
-    if not report.round_trip:
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What making or taking an update took: seconds and peak memory (MiB), and what it told."""
+
+    seconds: float
+    peak_mib: float
+    told: Mapping[str, float]
+
+
+def work(*arguments: str | Path) -> Work:
+    """Run `content_work` in a process of its own."""
+    command = [sys.executable, "-m", "tests.bench.content_work", *map(str, arguments)]
+    told = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return Work(told["seconds"], told["peak_mib"], told)
+
+
+def ours(old: Path, new: Path) -> tuple[int, Work, Work]:
+    """Return the bytes of pack and manifest, and what encoding and decoding took."""
+    with tempfile.TemporaryDirectory() as place:
+        made = work("encode", old, new, place)
+        taken = work("decode", old, place)
+    if not taken.told["right"]:
         raise RuntimeError("the round trip failed")
-    return report.pack_bytes + report.manifest_bytes
+    return int(made.told["pack"] + made.told["manifest"]), made, taken
 
 
 METHODS: dict[str, tuple[str | None, Callable[[Path, Path], int]]] = {
-    "ours": (None, ours),
     "rsync": ("rsync", rsync),
     "casync": ("casync", casync),
     "zstd-file": ("zstd", lambda old, new: sum(zstd(*pair) for pair in changed(old, new))),
     "zstd-tar": ("zstd", lambda old, new: zstd(tarred(old), tarred(new))),
     "hdiff-file": (None, lambda old, new: sum(hdiff(*pair) for pair in changed(old, new))),
     "hdiff-tar": (None, lambda old, new: hdiff(tarred(old), tarred(new))),
-    "bsdiff-file": ("bsdiff", lambda old, new: sum(bsdiff(*pair) for pair in changed(old, new))),
+    "bsdiff-file": (None, lambda old, new: sum(bsdiff(*pair) for pair in changed(old, new))),
 }
 
 
-def fetch_wheels(pair: str, place: Path) -> tuple[Path, Path]:
-    """Bring both versions of a pair from the package index; return their folders."""
-    package, first, second, pattern = WHEELS[pair]
-    folders = []
-    for version in (first, second):
-        folder, wheel = place / version, place / f"{version}-wheel"
-        folder.mkdir()
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-        subprocess.run([*command, "--dest", wheel, f"{package}=={version}"], check=True)
-        (file,) = wheel.iterdir()
-        if pattern is None:
-            shutil.copy(file, folder / f"{package}.whl")
-        else:
-            with zipfile.ZipFile(file) as archive:
-                archive.extractall(wheel / "all")
-            for each in (wheel / "all").glob(pattern):
-                if each.is_file():
-                    kept = folder / each.relative_to(wheel / "all")
-                    kept.parent.mkdir(parents=True, exist_ok=True)
-                    shutil.copy(each, kept)
-        folders.append(folder)
-    return folders[0], folders[1]
-
-
-def compare(old: Path, new: Path, only: frozenset[str]) -> bool:
-    """Print what each method takes, and whether ours is within the goal of the best other one."""
+def compare(name: str, old: Path, new: Path, only: frozenset[str]) -> list[Row]:
+    """Return the rows of one pair; each method is told as it ends, since some take minutes."""
+    rows: list[Row] = []
     taken: dict[str, int] = {}
-    for name, (tool, method) in METHODS.items():
-        if only and name not in only:
+    for method, (tool, run_it) in METHODS.items():
+        if only and method not in only:
             continue
         if tool is not None and shutil.which(tool) is None:
-            print(f"{name:12} not installed")
+            rows.append((f"{name}: {method}", "not installed", "", ""))
             continue
         started = time.monotonic()
-        taken[name] = method(old, new)
-        print(f"{name:12} {taken[name]:>12,} B {time.monotonic() - started:8.1f} s", flush=True)
-    others = [size for name, size in taken.items() if name != "ours"]
-    if "ours" not in taken or not others:
-        return True
-    ratio = taken["ours"] / min(others)
-    print(f"ours is {ratio:.3f} of the best other (goal: at most {GOAL_RATIO})")
-    return ratio <= GOAL_RATIO
+        taken[method] = run_it(old, new)
+        spent = time.monotonic() - started
+        rows.append((f"{name}: {method}", f"{taken[method]:,} B", f"{spent:.1f} s", ""))
+        print(f"{name}: {method} {taken[method]:,} B, {spent:.1f} s", file=sys.stderr, flush=True)
+    if only and "ours" not in only:
+        return rows
+    size, made, decoded = ours(old, new)
+    best = min(taken, key=taken.__getitem__, default=None)
+    anchor = "" if best is None else f"{best} {taken[best]:,} B, ratio {size / taken[best]:.3f}"
+    rows.append((f"{name}: ours", f"{size:,} B", anchor, f"{GOAL_RATIO} x the best"))
+    rows.append((f"{name}: encode", f"{made.seconds:.1f} s", f"{made.peak_mib:.0f} MiB", ""))
+    peak = f"{decoded.peak_mib:.0f} MiB"
+    rows.append((f"{name}: decode", f"{decoded.seconds:.1f} s", peak, f"{DECODE_MIB_MAX} MiB"))
+    for row in rows[-3:]:
+        print(" | ".join(row), file=sys.stderr, flush=True)
+    return rows
 
 
-def main() -> int:
-    """Run from the command line; 1 where a goal is missed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def run(args: list[str]) -> list[Row]:
+    """Return the figures of the pairs that can be had."""
+    parser = argparse.ArgumentParser(prog="content", description=__doc__)
     parser.add_argument("folders", nargs="*", type=Path, metavar="OLD NEW")
-    parser.add_argument("--pair", choices=list(WHEELS))
-    parser.add_argument("--only", default="")
-    chosen = parser.parse_args()
+    parser.add_argument("--pairs", default=DEFAULT_PAIRS, help=f"of {', '.join(PAIRS)}")
+    parser.add_argument("--only", default="", help="these methods alone")
+    parser.add_argument("--keep", type=Path, help="a folder that keeps the pairs for the next run")
+    chosen = parser.parse_args(args)
     only = frozenset(each for each in chosen.only.split(",") if each)
-    if chosen.pair is None and len(chosen.folders) != 2:
-        parser.error("name two folders, or a pair")
-    with tempfile.TemporaryDirectory() as place:
-        old, new = chosen.folders if chosen.pair is None else fetch_wheels(chosen.pair, Path(place))
-        return 0 if compare(old, new, only) else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    if chosen.folders:
+        if len(chosen.folders) != 2:
+            parser.error("name two folders")
+        return compare("folders", *chosen.folders, only)
+    wanted = chosen.pairs.split(",")
+    if not set(wanted) <= set(PAIRS):
+        parser.error(f"the pairs are {', '.join(PAIRS)}")
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as temporary:
+        place = chosen.keep or Path(temporary)
+        place.mkdir(parents=True, exist_ok=True)
+        for pair in wanted:
+            try:
+                old, new = bring(pair, place)
+            except Unavailable as reason:
+                rows.append((f"{pair}: not measured", str(reason), "", ""))
+                continue
+            rows += compare(pair, old, new, only)
+    return rows

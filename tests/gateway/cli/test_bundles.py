@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from gateway.api.auth import Role
+from gateway.cli.session import load_key
+from gateway.client import SyncClient
+from gateway.keystore import KeyRole
+from gateway.publishing import PublishingError, publish
 from protocol import cose
 from protocol.documents import Manifest, document_aad, parse_document
 from protocol.numbers import DocumentKind
 from tests.gateway.cli.conftest import Digitruck
-from tests.gateway.running import RunningGateway
+from tests.gateway.fleets import add_truck
+from tests.gateway.running import TOKENS, RunningGateway
 
 PUSH = ("bundle", "push", "maths", "--name", "maths", "--key", "library", "--version")
 FILES = {"index.html": b"<p>Karibu", "media/a.bin": bytes(100_000), "media/b.bin": bytes(100_000), "empty": b""}
@@ -132,3 +140,77 @@ def test_show_lists_files_and_unknown_versions_name_the_known(
     assert "0 files, 0 B" in out
     assert "it has 1.0" in digitruck("bundle", "show", "maths@2.0", ok=False).err
     assert "bundle list" in digitruck("bundle", "show", "history", ok=False).err
+
+
+def test_a_manifest_is_made_here_signed_there_and_pushed_elsewhere(
+    folder: Path, trusted: RunningGateway, digitruck: Digitruck, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1795000000")
+    make = ("bundle", "make", "maths", "--name", "maths", "--version", "3.0")
+    digitruck(*make)
+    digitruck(*make, "--output", "again.manifest")
+    assert (home / "maths-3.0.manifest").read_bytes() == (home / "again.manifest").read_bytes()
+    digitruck("bundle", "sign", "maths-3.0.manifest", "--key", "library", "--yes")
+    assert "maths 3.0: 4 files" in digitruck("trust", "show", "maths-3.0.cose").out
+    (folder / "index.html").write_bytes(b"<p>Other")
+    refused = digitruck("bundle", "push", "maths", "--signed", "maths-3.0.cose", ok=False)
+    assert (refused.code, "index.html differs" in refused.err) == (1, True)
+    (folder / "index.html").write_bytes(FILES["index.html"])
+    assert "Sent 3 of 3 contents" in digitruck("bundle", "push", "maths", "--signed", "maths-3.0.cose").out
+    assert digitruck("bundle", "show", "maths@3.0", "--json").json["missing_files"] == 0
+    again = digitruck("bundle", "push", "maths", "--signed", "maths-3.0.cose").out
+    assert "Sent 0 of 3 contents" in again
+
+
+def test_a_script_publishes_in_three_lines_and_may_repeat_itself(
+    folder: Path, trusted: RunningGateway, digitruck: Digitruck
+) -> None:
+    key = load_key("library", KeyRole.PUBLISHER)
+    with SyncClient(trusted.url, TOKENS[Role.PUBLISHER]) as client:
+        sent = [publish(client, folder, name="maths", version="5.0", key=key).sent_files for _ in range(2)]
+        assert sent == [3, 0]
+        (folder / "index.html").write_bytes(b"<p>Other")
+        with pytest.raises(PublishingError, match="choose another version"):
+            publish(client, folder, name="maths", version="5.0", key=key)
+    assert digitruck("bundle", "show", "maths", "--json").json["missing_files"] == 0
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_curl_alone_pushes_what_was_signed(folder: Path, trusted: RunningGateway, digitruck: Digitruck) -> None:
+    digitruck("bundle", "make", "maths", "--name", "maths", "--version", "6.0")
+    digitruck("bundle", "sign", "maths-6.0.manifest", "--key", "library", "--yes")
+
+    def put(file: Path, where: str, media: str) -> None:
+        headers = ["-H", f"Authorization: Bearer {TOKENS[Role.PUBLISHER]}", "-H", f"Content-Type: {media}"]
+        command = ["curl", "-fsS", "-X", "PUT", *headers, "--data-binary", f"@{file}", f"{trusted.url}/v1/{where}"]
+        subprocess.run(command, check=True, capture_output=True)
+
+    for path in FILES:
+        digest = hashlib.sha256(FILES[path]).hexdigest()
+        put(folder / path, f"blobs/{digest}", "application/octet-stream")
+    put(Path("maths-6.0.cose"), "documents", "application/cose")
+    assert digitruck("bundle", "show", "maths@6.0", "--json").json["missing_files"] == 0
+
+
+@pytest.mark.parametrize("junk", [b"", b"junk", b"\xa0"])
+def test_what_is_no_manifest_is_not_signed(junk: bytes, trusted: RunningGateway, digitruck: Digitruck) -> None:
+    Path("m.manifest").write_bytes(junk)
+    ran = digitruck("bundle", "sign", "m.manifest", "--key", "library", "--yes", ok=False)
+    assert (ran.code, "is no manifest" in ran.err) == (1, True)
+
+
+def test_a_dry_run_says_what_each_truck_would_take(folder: Path, trusted: RunningGateway, digitruck: Digitruck) -> None:
+    (folder / "text.html").write_text("".join(f"<p>line {n * n}</p>" for n in range(20_000)))
+    digitruck(*PUSH, "1.0")
+    manifest = bytes.fromhex(digitruck("bundle", "show", "maths", "--json").json["bundle"]["manifest"])
+    truck = trusted.run(add_truck(trusted.fleet))
+    trusted.run(truck.receipt(DocumentKind.MANIFEST, manifest, name="maths"))
+    with (folder / "text.html").open("a") as text:
+        text.write("<p>one more line</p>")
+    ran = digitruck("bundle", "push", "maths", "--name", "maths", "--version", "1.1", "--dry-run")
+    update, install = [line.split() for line in ran.out.splitlines()[1:3]]
+    assert update[:4] == ["ke-arrow", "maths", "1.0", "1"]
+    assert update[5] == "B", "an update is some bytes"
+    assert install[:3] == ["(a", "first", "install)"]
+    assert "kB" in install
+    assert [each["version"] for each in digitruck("bundle", "list", "--json").json] == ["1.0"]
