@@ -14,11 +14,12 @@ import os
 import stat
 import time
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.client import ApiError, Client, SyncClient
+from gateway.contentanswers import Bundle
 from protocol import cose
 from protocol.documents import (
     Manifest,
@@ -227,7 +228,17 @@ def publish(
         before, _ = parse_document(signed, Manifest)
         if (before.files, before.content, before.title) != (manifest.files, content, title):
             raise PublishingError(f"{name} {version} was published with other content: choose another version")
-    return client.run(push(client.client, source, signed, progress=progress))
+    held = held_of(client, published)
+    return client.run(push(client.client, source, signed, held=held, progress=progress))
+
+
+def held_of(client: SyncClient, published: Sequence[Bundle]) -> frozenset[bytes]:
+    """Return the digests of the newest version's contents, if the gateway has all of them: nobody need ask for each."""
+    newest = max(published, key=lambda each: each.number, default=None)
+    if newest is None or client.bundle(newest.name, newest.version, limit=1).missing_files:
+        return frozenset()
+    manifest, _ = parse_document(client.document(newest.manifest), Manifest)
+    return frozenset(file.digest for file in manifest.files)
 
 
 async def push_blobs(

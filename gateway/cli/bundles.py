@@ -36,7 +36,7 @@ from gateway.client import SyncClient
 from gateway.contentanswers import Bundle, BundleFile
 from gateway.keystore import KeyRole
 from protocol import cose
-from protocol.documents import BUNDLE_KINDS, Manifest, document_aad, parse_document, sign_document
+from protocol.documents import BUNDLE_KINDS, Manifest, document_aad, sign_document
 
 
 @click.group(
@@ -142,7 +142,7 @@ def bundle_push(
         else:
             manifest = manifest_of(max((each.number for each in published), default=0) + 1)
             document = sign_document(manifest, signing)
-        held = _held(client, published)
+        held = publishing.held_of(client, published)
         if save is not None:
             several = cose.sign(signing, manifest.encode(), document_aad(manifest.document))
             write_private(save, several)
@@ -286,7 +286,7 @@ def _push_signed(folder: Path, file: Path) -> None:
     manifest, signed = read_signed_manifest(file, source)
     _note_source(manifest, source)
     with gateway() as client:
-        held = _held(client, [each for each in client.bundles() if each.name == manifest.name])
+        held = publishing.held_of(client, [each for each in client.bundles() if each.name == manifest.name])
         with progress_bar("sending") as progress:
             pushed = client.run(publishing.push(client.client, source, signed, held=held, progress=progress))
     _say_pushed(pushed, manifest, len(source.blobs()))
@@ -326,15 +326,6 @@ def _signed_before(client: SyncClient, found: Bundle, wanted: Manifest) -> bytes
     if (before.files, before.content, before.title) != (wanted.files, wanted.content, wanted.title):
         raise CommandError(f"{found.name} {found.version} was published with other content: choose another --version")
     return signed
-
-
-def _held(client: SyncClient, published: list[Bundle]) -> frozenset[bytes]:
-    """Return the digests of the newest version's contents, if the gateway has all of them: nobody need ask for each."""
-    newest = max(published, key=lambda each: each.number, default=None)
-    if newest is None or client.bundle(newest.name, newest.version, limit=1).missing_files:
-        return frozenset()
-    manifest, _ = parse_document(client.document(newest.manifest), Manifest)
-    return frozenset(file.digest for file in manifest.files)
 
 
 def _issued_s() -> int:
