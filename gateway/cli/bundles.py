@@ -34,6 +34,7 @@ from gateway.cli.session import gateway, load_key, load_session
 from gateway.cli.times import duration, now_s
 from gateway.client import SyncClient
 from gateway.contentanswers import Bundle, BundleFile
+from gateway.edition import held_of
 from gateway.keystore import KeyRole
 from protocol import cose
 from protocol.documents import BUNDLE_KINDS, Manifest, document_aad, sign_document
@@ -142,7 +143,7 @@ def bundle_push(
         else:
             manifest = manifest_of(max((each.number for each in published), default=0) + 1)
             document = sign_document(manifest, signing)
-        held = publishing.held_of(client, published)
+        held = held_of(client, published)
         if save is not None:
             several = cose.sign(signing, manifest.encode(), document_aad(manifest.document))
             write_private(save, several)
@@ -286,7 +287,7 @@ def _push_signed(folder: Path, file: Path) -> None:
     manifest, signed = read_signed_manifest(file, source)
     _note_source(manifest, source)
     with gateway() as client:
-        held = publishing.held_of(client, [each for each in client.bundles() if each.name == manifest.name])
+        held = held_of(client, [each for each in client.bundles() if each.name == manifest.name])
         with progress_bar("sending") as progress:
             pushed = client.run(publishing.push(client.client, source, signed, held=held, progress=progress))
     _say_pushed(pushed, manifest, len(source.blobs()))

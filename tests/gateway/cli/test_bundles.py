@@ -12,8 +12,9 @@ import pytest
 from gateway.api.auth import Role
 from gateway.cli.session import load_key
 from gateway.client import SyncClient
+from gateway.edition import publish
 from gateway.keystore import KeyRole
-from gateway.publishing import PublishingError, publish
+from gateway.publishing import PublishingError
 from protocol import cose
 from protocol.documents import Manifest, document_aad, parse_document
 from protocol.numbers import DocumentKind
