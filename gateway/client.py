@@ -211,11 +211,6 @@ class Client(MoneyCalls, StickCalls):
         path = f"/v1/blobs/{_part(digest)}"
         return decode(await self.call("PUT", path, body=piece, content_type=OCTETS, headers=headers), Upload)
 
-    async def blob(self, digest: str) -> AsyncIterator[bytes]:
-        """Yield the bytes of a content, NOT verified."""
-        async for piece in self.download(f"/v1/blobs/{_part(digest)}", {}):
-            yield piece
-
     async def changes(
         self, *, truck: str | None = None, kinds: Sequence[str] = (), after: int | None = None
     ) -> AsyncIterator[Change]:
@@ -352,7 +347,6 @@ class SyncClient:
     trust = _sync(Client.trust)
     config = _sync(Client.config)
     changes = _iterated(Client.changes)
-    blob = _iterated(Client.blob)
     bundles = _sync(Client.bundles)
     bundle = _sync(Client.bundle)
     rollouts = _sync(Client.rollouts)
