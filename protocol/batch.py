@@ -1,9 +1,10 @@
 """Batch bodies: the telemetry rows of one schema in as few bytes as we know how, and back.
 
 A row is (time, values): the time in the schema's ticks, and one scaled integer or None (missing) a channel. A
-range-coded body is the row count (LEB128 varint) and one range-coded stream of rows (see `rows`, `context`). State
-starts afresh in each batch, so any batch decodes alone; a row that the gateway has acknowledged may be given as `base`
-and spares the first row's cost. The fallback bodies are in `bodies`.
+range-coded body is the row count (LEB128 varint) and one range-coded stream of rows (see `rows`, `residuals`). What is
+learnt begins afresh in each batch, so any batch decodes alone; but one of the codec CARRIED may have a `base`: what
+another batch, which the gateway has acknowledged, had learnt when it ended, its last row included. That spares the
+first row's cost and the learning. The fallback bodies are in `bodies`.
 
 Deliberately absent: which schema and which base a body has (the batch payload says so), and any checksum: signatures
 are verified before anything is decoded.
@@ -22,10 +23,11 @@ from protocol.schema import Codec, Schema
 
 ROWS_MAX: Final = 4096
 FALLBACKS: Final = frozenset({Codec.CBOR_ROWS, Codec.DELTA_ZSTD})
+RANGE_CODED: Final = frozenset({Codec.CONTEXT, Codec.CARRIED})
 _COUNT_BYTES_MAX: Final = 2
 
 
-def encode(schema: Schema, rows: Iterable[Row], *, base: Row | None = None) -> bytes:
+def encode(schema: Schema, rows: Iterable[Row], *, base: RowModel | None = None) -> bytes:
     """Return the body of at most `ROWS_MAX` rows; raise `LocalError` for rows that do not fit the schema."""
     encoder = BatchEncoder(schema, base=base)
     for row in rows:
@@ -33,25 +35,32 @@ def encode(schema: Schema, rows: Iterable[Row], *, base: Row | None = None) -> b
     return encoder.finish()
 
 
-def decode(schema: Schema, body: bytes, *, rows_max: int = ROWS_MAX, base: Row | None = None) -> list[Row]:
+def decode(schema: Schema, body: bytes, *, rows_max: int = ROWS_MAX, base: RowModel | None = None) -> list[Row]:
     """Return the rows of `body`; raise `MalformedError` for bytes that `encode` would not write for this schema."""
     if schema.codec is Codec.CBOR_ROWS:
         return bodies.decode_cbor_rows(schema, body, rows_max=rows_max)
     if schema.codec is Codec.DELTA_ZSTD:
         return bodies.decode_delta_zstd(schema, body, rows_max=rows_max)
-    if schema.codec is Codec.SUMMARY:
-        raise MalformedError("a summary holds no rows")
+    return decode_on(schema, body, rows_max=rows_max, base=base)[0]
+
+
+def decode_on(
+    schema: Schema, body: bytes, *, rows_max: int = ROWS_MAX, base: RowModel | None = None
+) -> tuple[list[Row], RowModel]:
+    """Return the rows of a range-coded body, and what was learnt at its end: a base for other batches."""
+    if schema.codec not in RANGE_CODED:
+        raise MalformedError("a body that is not range-coded teaches nothing, and a summary holds no rows")
     count, at = _read_count(body, rows_max)
     decoder = RangeDecoder(body[at:])
     model = RowModel(schema, base)
     blank: Row = (0, (None,) * len(schema.channels))
     rows = [model.code(decoder, blank) for _ in range(count)]
     decoder.finish()
-    return rows
+    return rows, model
 
 
 def peek(schema: Schema, body: bytes, *, rows_max: int = ROWS_MAX) -> tuple[int, int]:
-    """Return the time of the first row (in ticks) and the number of rows of a body without a base.
+    """Return the time of the first row (in ticks) and the number of rows of a body.
 
     Of a range-coded body nothing else is read, which is some hundred times quicker than `decode`: that these are what
     the body really holds is known only once it was decoded. Raises `MalformedError`, also for a body without rows.
@@ -70,12 +79,15 @@ def peek(schema: Schema, body: bytes, *, rows_max: int = ROWS_MAX) -> tuple[int,
 class BatchEncoder:
     """Encodes row by row and always knows the size, so that a batch can be closed when it fills a datagram."""
 
-    __slots__ = ("_closed", "_coder", "_count", "_kept", "_model", "_schema")
+    __slots__ = ("_base", "_closed", "_coder", "_count", "_kept", "_model", "_schema")
 
-    def __init__(self, schema: Schema, *, base: Row | None = None) -> None:
+    def __init__(self, schema: Schema, *, base: RowModel | None = None) -> None:
         if schema.codec is Codec.SUMMARY:
             raise LocalError("a summary is not made of rows")
+        if base is not None and schema.codec is not Codec.CARRIED:
+            raise LocalError(f"a batch of the codec {schema.codec.name} has no base")
         self._schema = schema
+        self._base = base
         self._count = 0
         self._closed: bytes | None = None
         self._kept: list[Row] = []  # only the fallback bodies need the rows again
@@ -93,6 +105,11 @@ class BatchEncoder:
         if self._closed is not None or self._schema.codec in FALLBACKS:
             return len(self.finish())
         return len(_count_bytes(self._count)) + self._coder.size_bytes
+
+    def learnt(self) -> RowModel:
+        """Return what the batch has learnt at its end. Once it is closed for a row that did not fit, it is decoded."""
+        # The model has seen that row, too.
+        return self._model if self._closed is None else decode_on(self._schema, self._closed, base=self._base)[1]
 
     def append(self, row: Row, *, bytes_max: int | None = None) -> bool:
         """Add a row and return True. With `bytes_max`, return False if the body would outgrow it.

@@ -18,6 +18,8 @@ from protocol.numbers import (
     BURST_RUNS_MAX,
     BURST_SPACING_US_MAX,
     CBOR_BYTES_MAX,
+    CODEC_ASSUMED,
+    CONTEXT_BASE,
     CONTEXT_ENROL,
     CONTEXT_PARCEL,
     DESIRED_DIGEST_BYTES,
@@ -67,20 +69,30 @@ class Parcel(WireArray, frozen=True):
 
 
 @lru_cache(maxsize=4_096)
-def parcel_aad(truck: str, epoch: int, schema_digest: bytes | None) -> bytes:
+def parcel_aad(truck: str, epoch: int, meaning: bytes | None) -> bytes:
     """Return the external_aad of a parcel: what both sides know and nobody pays for.
 
-    `schema_digest` (32 bytes) is given for a batch, so that its signature also fixes what its numbers mean.
+    `meaning` (32 bytes, see `batch_meaning`) is given for a batch, so that its signature also fixes what its bytes mean.
     """
-    return cbor.encode([CONTEXT_PARCEL, truck, epoch, schema_digest])
+    return cbor.encode([CONTEXT_PARCEL, truck, epoch, meaning])
 
 
-def seal(key: cose.SigningKey, parcel: Parcel, truck: str, schema_digest: bytes | None = None) -> bytes:
+def batch_meaning(schema_digest: bytes, base_digest: bytes | None = None) -> bytes:
+    """Return what fixes the rows of a batch besides its own bytes: its schema, and the batch it goes on from, if any."""
+    return schema_digest if base_digest is None else cose.digest(CONTEXT_BASE.encode() + schema_digest + base_digest)
+
+
+def content_digest(sealed: bytes) -> bytes:
+    """Return the SHA-256 of a sealed parcel without its signature: of a base, for `batch_meaning`."""
+    return cose.digest(sealed[:-SIGNATURE_BYTES])
+
+
+def seal(key: cose.SigningKey, parcel: Parcel, truck: str, meaning: bytes | None = None) -> bytes:
     """Return the sealed parcel: its array, the epoch left out, then the 64 bytes of its COSE_Sign1 signature."""
     if parcel.epoch is None:
         raise ValueError("a parcel is sealed under its epoch")
     core = Parcel(None, parcel.sequence, parcel.precedence, parcel.kind, parcel.payload).encode()
-    aad = parcel_aad(truck, parcel.epoch, schema_digest)
+    aad = parcel_aad(truck, parcel.epoch, meaning)
     return core + key.sign(cose.sign1_structure(core, aad))
 
 
@@ -91,21 +103,39 @@ def unseal(sealed: bytes) -> Parcel:
     return Parcel.decode(sealed[:-SIGNATURE_BYTES])
 
 
-def verify_parcel(sealed: bytes, public_key: bytes, truck: str, epoch: int, schema_digest: bytes | None = None) -> None:
+def verify_parcel(sealed: bytes, public_key: bytes, truck: str, epoch: int, meaning: bytes | None = None) -> None:
     """Check a sealed parcel's signature under the epoch it was taken for; raise `SignatureError`."""
     core, signature = sealed[:-SIGNATURE_BYTES], sealed[-SIGNATURE_BYTES:]
-    cose.verify(public_key, cose.sign1_structure(core, parcel_aad(truck, epoch, schema_digest)), signature)
+    cose.verify(public_key, cose.sign1_structure(core, parcel_aad(truck, epoch, meaning)), signature)
 
 
 class Batch(WireArray, frozen=True):
     """The payload of a BATCH parcel: rows of one schema. `boot` is None when times are wall time (s, Unix).
 
-    Otherwise times are monotonic seconds of that boot, to be repaired when a CLOCK event tells its offset.
+    Otherwise times are monotonic seconds of that boot, to be repaired when a CLOCK event tells its offset. `base` names
+    the batch of the same schema that it goes on from: how many sequences before its own, or its sequence in `base_epoch`.
     """
 
     schema: Annotated[int, Meta(ge=0, le=0xFFFF)]
     boot: Uint | None
     body: bytes
+    base: Sequence | None = None
+    base_epoch: Epoch | None = None
+
+    def encode(self) -> bytes:
+        """Return the deterministic encoding; a base that is not there takes no byte."""
+        base = [each for each in (self.base, self.base_epoch) if each is not None]
+        return cbor.encode([self.schema, self.boot, self.body, *base])
+
+    def base_of(self, epoch: int, sequence: int) -> tuple[int, int] | None:
+        """Return epoch and sequence of the base of a batch that itself has these; raise `MalformedError`."""
+        if self.base is None:
+            return None
+        if self.base_epoch is not None:
+            return self.base_epoch, self.base
+        if self.base >= sequence:
+            raise MalformedError("a batch goes on from one that was before the first")
+        return epoch, sequence - self.base
 
 
 class SchemaOffer(WireArray, frozen=True):
@@ -173,7 +203,8 @@ class Ack(WireMap, frozen=True):
     """The answer to an upload: all up to `cumulative` are committed, and the ranges above it too.
 
     `desired` is there only while the truck's last receipt names another desired state; `time_s` and `spent` (link,
-    bytes of flash, bytes of the others in the month of `time_s`, as the gateway counted them) only when asked.
+    bytes of flash, bytes of the others in the month of `time_s`, as the gateway counted them) only when asked. `codec` is
+    the newest that the gateway decodes, told with the time.
     """
 
     labels: ClassVar = {
@@ -186,6 +217,7 @@ class Ack(WireMap, frozen=True):
         "epoch_unknown": 7,
         "version": 8,
         "spent": 9,
+        "codec": 10,
     }
     cumulative: Uint
     ranges: Annotated[tuple[tuple[Sequence, Sequence], ...], Meta(max_length=RANGES_IN_ACK_MAX)] = ()
@@ -196,6 +228,7 @@ class Ack(WireMap, frozen=True):
     epoch_unknown: bool = False
     version: Uint = WIRE_VERSION
     spent: Annotated[tuple[tuple[Name, Uint, Uint], ...], Meta(max_length=LINKS_MAX)] | None = None
+    codec: Uint = CODEC_ASSUMED
 
     def covers(self, sequence: int) -> bool:
         """Return whether the parcel of this sequence is committed at the gateway."""

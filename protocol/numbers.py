@@ -34,6 +34,7 @@ KEY_ID_BYTES: Final = 8
 
 # Context strings: they open every external_aad, so that a signature made for one purpose means nothing for another.
 CONTEXT_PARCEL: Final = "digitruck/parcel/1"
+CONTEXT_BASE: Final = "digitruck/base/1"
 CONTEXT_DOCUMENT: Final = "digitruck/document/1"
 CONTEXT_ENROL: Final = "digitruck/enrol/1"
 
@@ -78,6 +79,10 @@ GAPS_MAX: Final = 4_096
 RANGES_IN_ACK_MAX: Final = 32
 LINKS_MAX: Final = 16
 REFUSED_IN_ACK_MAX: Final = 64
+
+# Batches: the newest codec that a gateway knows which does not say, and how many go on from each other in a row.
+CODEC_ASSUMED: Final = 3
+RUN_BATCHES_MAX: Final = 16
 
 # Documents.
 DOCUMENT_BYTES_MAX: Final = 8 * 1024 * 1024

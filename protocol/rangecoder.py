@@ -22,7 +22,21 @@ _TAIL_BYTES_MAX: Final = 4
 
 
 class Coder(Protocol):
-    """What a model needs: both directions answer with the bit that was coded."""
+    """What a model needs: both directions answer with the bit that was coded.
+
+    The registers are for `residuals`, whose loop works on them: [low, high] is the interval; `code` is what was read
+    (if `reading`), `out` what was written.
+    """
+
+    reading: bool
+    low: int
+    high: int
+    code: int
+    out: bytearray
+
+    def next_byte(self) -> int:
+        """Return the next byte to be read."""
+        ...
 
     def bit(self, bit: int, one: int) -> int:
         """Code one bit whose probability of being 1 is `one` / 65536, with 0 < one < 65536; a decoder ignores `bit`."""
@@ -36,26 +50,32 @@ class Coder(Protocol):
 class RangeEncoder:
     """Writes bits; `size_bytes` is exact at any moment, `finish` never grows it."""
 
-    __slots__ = ("_high", "_low", "_out")
+    __slots__ = ("code", "high", "low", "out", "reading")
 
     def __init__(self) -> None:
-        self._low = 0
-        self._high = _MASK
-        self._out = bytearray()
+        self.reading = False
+        self.low = 0
+        self.high = _MASK
+        self.code = 0
+        self.out = bytearray()
+
+    def next_byte(self) -> int:
+        """Raise `AssertionError`: an encoder reads nothing."""
+        raise AssertionError("an encoder reads nothing")
 
     def bit(self, bit: int, one: int) -> int:
         """Code one bit (see `Coder`)."""
-        low, high = self._low, self._high
+        low, high = self.low, self.high
         middle = low + ((high - low) * one >> PROBABILITY_BITS)
         if bit:
             high = middle
         else:
             low = middle + 1
         while low ^ high < _TOP:
-            self._out.append(high >> 24)
+            self.out.append(high >> 24)
             low = low << 8 & _MASK
             high = high << 8 & _MASK | 0xFF
-        self._low, self._high = low, high
+        self.low, self.high = low, high
         return bit
 
     def raw(self, value: int, bits: int) -> int:
@@ -67,48 +87,55 @@ class RangeEncoder:
     @property
     def size_bytes(self) -> int:
         """Return the exact length of what `finish` would return now."""
-        return len(self._out) + len(_tail(self._low, self._high))
+        return len(self.out) + len(_tail(self.low, self.high))
 
     def finish(self) -> bytes:
         """Return everything written, ended by the shortest tail that a decoder reading zeros beyond the end accepts."""
-        return bytes(self._out) + _tail(self._low, self._high)
+        return bytes(self.out) + _tail(self.low, self.high)
 
 
 class RangeDecoder:
     """Reads bits from untrusted bytes: reading past the end and unread bytes are both a `MalformedError`."""
 
-    __slots__ = ("_at", "_code", "_data", "_end", "_high", "_low")
+    __slots__ = ("_at", "_data", "_end", "code", "high", "low", "out", "reading")
 
     def __init__(self, data: bytes) -> None:
+        self.reading = True
         self._data = data + b"\0" * _TAIL_BYTES_MAX
         self._end = len(data)
         self._at = _TAIL_BYTES_MAX
-        self._low = 0
-        self._high = _MASK
-        self._code = int.from_bytes(self._data[:_TAIL_BYTES_MAX], "big")
+        self.low = 0
+        self.high = _MASK
+        self.code = int.from_bytes(self._data[:_TAIL_BYTES_MAX], "big")
+        self.out = bytearray()
+
+    def next_byte(self) -> int:
+        """Return the next byte; raise `MalformedError` when there is none."""
+        at = self._at
+        if at >= len(self._data):
+            raise MalformedError("a range-coded body ends before its last row")
+        self._at = at + 1
+        return self._data[at]
 
     def bit(self, bit: int, one: int) -> int:
         """Return the next bit; the given one is ignored (see `Coder`)."""
-        low, high = self._low, self._high
+        low, high = self.low, self.high
         middle = low + ((high - low) * one >> PROBABILITY_BITS)
-        if self._code <= middle:
+        if self.code <= middle:
             bit, high = 1, middle
         else:
             bit, low = 0, middle + 1
         while low ^ high < _TOP:
             low = low << 8 & _MASK
             high = high << 8 & _MASK | 0xFF
-            if self._at >= len(self._data):
-                raise MalformedError("a range-coded body ends before its last row")
-            self._code = self._code << 8 & _MASK | self._data[self._at]
-            self._at += 1
-        self._low, self._high = low, high
+            self.code = self.code << 8 & _MASK | self.next_byte()
+        self.low, self.high = low, high
         return bit
 
     def raw(self, value: int, bits: int) -> int:
         """Return the next `bits` bits as a number; the given one is ignored (see `Coder`)."""
         # Unrolled, since a gateway reads the time of every batch this way, and nothing else of it.
-        value, low, high, code = 0, self._low, self._high, self._code
+        value, low, high, code = 0, self.low, self.high, self.code
         for _ in range(bits):
             middle = low + (high - low >> 1)
             if code <= middle:
@@ -118,16 +145,13 @@ class RangeDecoder:
             while low ^ high < _TOP:
                 low = low << 8 & _MASK
                 high = high << 8 & _MASK | 0xFF
-                if self._at >= len(self._data):
-                    raise MalformedError("a range-coded body ends before its last row")
-                code = code << 8 & _MASK | self._data[self._at]
-                self._at += 1
-        self._low, self._high, self._code = low, high, code
+                code = code << 8 & _MASK | self.next_byte()
+        self.low, self.high, self.code = low, high, code
         return value
 
     def finish(self) -> None:
         """Check that the encoder of these bits would have ended with exactly these bytes."""
-        if self._data[self._at - _TAIL_BYTES_MAX : self._end] != _tail(self._low, self._high):
+        if self._data[self._at - _TAIL_BYTES_MAX : self._end] != _tail(self.low, self.high):
             raise MalformedError("a range-coded body does not end where its last row does")
 
 

@@ -1,20 +1,21 @@
 """The context model of residuals: from an integer to modelled bits, and back, learning as it goes.
 
-A residual is written as: zero flag; sign; exponent in unary; the top two mantissa bits; the rest raw. The zero flag and
-the exponent have a probability in each of two contexts, averaged by how often each was seen:
+A residual is written as: zero flag; sign; exponent in unary; the top mantissa bits; the rest raw. The zero flag and the
+exponent have a probability in each of two contexts, averaged by how often each was seen:
 - activity: how large the residual is expected to be, in half octaves, from the recent residuals of the channel and its
   neighbours in the row (see `activity`). These cells start from the shape that telemetry was measured to have, or from
   the channel's `prior`, which was learnt from its own recorded data.
 - echo: the class of the channel's last absolute residual. These cells start, when first seen, as a copy of the other's.
 
-All arithmetic is on integers, so that every machine writes and reads the same bytes.
+All arithmetic is on integers, so that every machine writes and reads the same bytes. How fast cells settle and how many
+mantissa bits are modelled is the codec's `Tuning`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from protocol.rangecoder import PROBABILITY_ONE, Coder
 
@@ -32,11 +33,22 @@ EXPONENT_CAP: Final = 20  # beyond, raw bits say the exponent: a jump, not a dis
 _RAW_EXPONENT_BITS: Final = 6
 # Cells of one context: the zero flag, then "larger than this exponent" for each exponent.
 CELLS: Final = 1 + EXPONENT_CAP
-_ECHOES_AT: Final = ACTIVITY_CLASSES * CELLS
+_MANTISSA_CELLS: Final = 8  # of one exponent
 
-_COUNT_MAX: Final = 60
-# A cell moves towards each bit by 1 / (n + 1.5) of the way: the estimator of a source that drifts slowly.
-_STEP: Final = tuple(2 * PROBABILITY_ONE // (2 * count + 3) for count in range(_COUNT_MAX + 1))
+
+class Tuning(NamedTuple):
+    """How a codec learns: a cell's sightings count up to `count_max`; `mantissa_bits` are modelled, and move by a shift."""
+
+    count_max: int
+    mantissa_bits: int
+    mantissa_shift: int
+
+
+CONTEXT: Final = Tuning(count_max=60, mantissa_bits=2, mantissa_shift=5)
+CARRIED: Final = Tuning(count_max=40, mantissa_bits=3, mantissa_shift=4)
+
+# A cell seen n times (from 1) moves towards each bit by 1 / (n + 0.5) of the way: a source that drifts slowly.
+_STEP: Final = tuple(2 * PROBABILITY_ONE // (2 * count + 1) for count in range(CONTEXT.count_max + 1))
 _LOW: Final = 32
 _HIGH: Final = PROBABILITY_ONE - 32
 _HALF: Final = PROBABILITY_ONE >> 1
@@ -54,88 +66,183 @@ _LARGER_SHAPE_FIRST: Final = 2
 _LARGER_SHAPE: Final = (
     350, 320, 260, 245, 275, 340, 430, 520, 660, 745, 835, 870, 915, 932, 955, 968, 980, 988, 994, 998, 1003, 1008,
 )  # fmt: skip
-_MANTISSA_SHAPE: Final = (24_000, 26_500, 28_500)
-_MANTISSA_COUNT: Final = 8
+# By the modelled bits before, the leading one included: the first bit, the second after 0 and 1, the third.
+_MANTISSA_SHAPE: Final = (0, 24_000, 26_500, 28_500, 31_000, 31_000, 31_000, 31_000)
+_SIGN_SHIFT: Final = 4
+_MASK: Final = 0xFFFF_FFFF
+_TOP: Final = 0x0100_0000
 
 
 class ResidualModel:
-    """Codes the residuals of one channel; `prior` is the channel's (see `read_prior`)."""
+    """Codes the residuals of one channel; `prior` is the channel's (see `read_prior`).
 
-    __slots__ = ("_chances", "_counts", "_echo", "_mantissas", "_sign", "_signs")
+    A context is a list: the chances of its cells, then their counts. Contexts are made when first met.
+    """
 
-    def __init__(self, prior: bytes = b"") -> None:
-        chances, counts = _first_cells(prior)
-        self._chances = list(chances)
-        self._counts = list(counts)
-        self._echo = _ECHOES_AT
+    __slots__ = ("_activities", "_echo", "_echoes", "_mantissas", "_prior", "_sign", "_signs", "_tuning")
+
+    def __init__(self, prior: bytes = b"", tuning: Tuning = CONTEXT) -> None:
+        self._prior = prior
+        self._tuning = tuning
+        self._activities: list[list[int] | None] = [None] * ACTIVITY_CLASSES
+        self._echoes = [_UNSEEN.copy()] + [None] * (len(_ECHO_STARTS) - 1)  # type: list[list[int] | None]
+        self._echo: list[int] = self._echoes[0]  # type: ignore[assignment]
         self._sign = 0
         self._signs = [_HALF, _HALF, _HALF]
         self._mantissas = list(_MANTISSA_SHAPE) * (EXPONENT_CAP + 1)
 
+    def copy(self) -> ResidualModel:
+        """Return a model that has learnt the same and learns on by itself."""
+        other = ResidualModel.__new__(ResidualModel)
+        other._prior, other._tuning, other._sign = self._prior, self._tuning, self._sign
+        other._activities = [None if each is None else each.copy() for each in self._activities]
+        other._echoes = [None if each is None else each.copy() for each in self._echoes]
+        now = next(at for at, each in enumerate(self._echoes) if each is self._echo)
+        other._echo = other._echoes[now]  # type: ignore[assignment]
+        other._signs, other._mantissas = self._signs.copy(), self._mantissas.copy()
+        return other
+
     def code(self, coder: Coder, residual: int, activity: int) -> int:
-        """Code one residual, below 2**66 in size, where `activity` / 256 is expected (see `Coder`)."""
-        far = activity_class(activity) * CELLS
-        if self._bit(coder, far, self._echo, residual == 0):
-            self._echo = _ECHOES_AT
-            return 0
-        negative = self._code_sign(coder, residual < 0)
-        size = -residual if negative else residual
-        wanted = size.bit_length() - 1
-        exponent = 0
-        near = self._echo
-        while exponent < EXPONENT_CAP:
-            exponent += 1
-            if not self._bit(coder, far + exponent, near + exponent, wanted >= exponent):
-                exponent -= 1
-                break
-        cells = 3 * exponent
-        if exponent == EXPONENT_CAP:
-            exponent += coder.raw(wanted - exponent, _RAW_EXPONENT_BITS)
-        size = self._code_mantissa(coder, cells, exponent, size)
-        self._echo = _ECHOES_AT + _ECHO_OF[size if size < _ECHO_MAX else _ECHO_MAX] * CELLS
-        return -size if negative else size
+        """Code one residual, below 2**66 in size, where `activity` / 256 is expected (see `Coder`).
 
-    def _bit(self, coder: Coder, far: int, near: int, bit: int) -> int:
-        chances, counts = self._chances, self._counts
-        far_chance, far_count, near_count = chances[far], counts[far], counts[near]
-        if near_count:
-            near_chance = chances[near]
-            one = (near_chance * near_count + far_chance * far_count) // (near_count + far_count)
+        This is where a truck's processor spends its time, so the coder's steps (`RangeEncoder.bit`, `RangeDecoder.bit`)
+        are written out at each kind of bit, on local variables: half of the time was spent on calls.
+        """
+        if activity < ACTIVITY_ONE >> 4:
+            of = 0
         else:
-            one = near_chance = far_chance
-            near_count = 1
-        goal = _HIGH if coder.bit(bit, one) else _LOW
-        chances[near] = near_chance + ((goal - near_chance) * _STEP[near_count - 1] >> 16)
-        chances[far] = far_chance + ((goal - far_chance) * _STEP[far_count - 1] >> 16)
-        if near_count < _COUNT_MAX:
-            counts[near] = near_count + 1
-        if far_count < _COUNT_MAX:
-            counts[far] = far_count + 1
-        return goal == _HIGH
-
-    def _code_sign(self, coder: Coder, bit: int) -> int:
-        chance = self._signs[self._sign]
-        bit = coder.bit(bit, chance)
-        self._signs[self._sign] = chance + ((_HIGH if bit else _LOW) - chance >> 4)
-        self._sign = 1 + bit
-        return bit
-
-    def _code_mantissa(self, coder: Coder, cells: int, exponent: int, wanted: int) -> int:
-        size = 1
-        left = exponent
+            length = activity.bit_length()
+            of = 2 * length + (activity >> length - 2 & 1) - _CLASS_OFFSET
+            if of >= ACTIVITY_CLASSES:
+                of = ACTIVITY_CLASSES - 1
+        far = self._activities[of]
+        if far is None:
+            far = self._activities[of] = list(_first_context(self._prior, of))
+        near = self._echo
+        count_max, modelled, shift = self._tuning
+        low, high, code = coder.low, coder.high, coder.code
+        reading, out, step, top, mask = coder.reading, coder.out, _STEP, _TOP, _MASK
+        size = residual if residual >= 0 else -residual
+        wanted = size.bit_length() - 1
+        cell = 0
+        count_at = CELLS
+        negative = False
+        bit = not size
+        while True:
+            far_chance = far[cell]
+            far_count = far[count_at]
+            near_count = near[count_at]
+            if near_count:
+                near_chance = near[cell]
+                middle = low + (
+                    (high - low)
+                    * ((near_chance * near_count + far_chance * far_count) // (near_count + far_count))
+                    >> 16
+                )
+            else:
+                near_chance = far_chance
+                near_count = 1
+                middle = low + ((high - low) * far_chance >> 16)
+            if reading:
+                bit = code <= middle
+            if bit:
+                high = middle
+                near[cell] = near_chance + ((_HIGH - near_chance) * step[near_count] >> 16)
+                far[cell] = far_chance + ((_HIGH - far_chance) * step[far_count] >> 16)
+            else:
+                low = middle + 1
+                near[cell] = near_chance + ((_LOW - near_chance) * step[near_count] >> 16)
+                far[cell] = far_chance + ((_LOW - far_chance) * step[far_count] >> 16)
+            if near_count < count_max:
+                near[count_at] = near_count + 1
+            if far_count < count_max:
+                far[count_at] = far_count + 1
+            while low ^ high < top:
+                if reading:
+                    code = code << 8 & mask | coder.next_byte()
+                else:
+                    out.append(high >> 24)
+                low = low << 8 & mask
+                high = high << 8 & mask | 0xFF
+            if cell:
+                if not bit:
+                    cell -= 1
+                    break
+                if cell == EXPONENT_CAP:
+                    break
+                cell += 1
+                count_at += 1
+                bit = wanted >= cell
+                continue
+            if bit:
+                coder.low, coder.high, coder.code = low, high, code
+                self._echo = self._echoes[0]  # type: ignore[assignment]
+                return 0
+            # The sign.
+            signs, sign = self._signs, self._sign
+            chance = signs[sign]
+            middle = low + ((high - low) * chance >> 16)
+            negative = code <= middle if reading else residual < 0
+            if negative:
+                high = middle
+                signs[sign] = chance + (_HIGH - chance >> _SIGN_SHIFT)
+                self._sign = 2
+            else:
+                low = middle + 1
+                signs[sign] = chance + (_LOW - chance >> _SIGN_SHIFT)
+                self._sign = 1
+            while low ^ high < top:
+                if reading:
+                    code = code << 8 & mask | coder.next_byte()
+                else:
+                    out.append(high >> 24)
+                low = low << 8 & mask
+                high = high << 8 & mask | 0xFF
+            cell = 1
+            count_at += 1
+            bit = wanted >= 1
+        left = cell
+        value = 1
         if left:
-            left -= 1
-            size = 2 | self._code_mantissa_bit(coder, cells, wanted >> left & 1)
-        if left:
-            left -= 1
-            size = size << 1 | self._code_mantissa_bit(coder, cells + 1 + (size & 1), wanted >> left & 1)
-        return size << left | coder.raw(wanted & (1 << left) - 1, left) if left else size
-
-    def _code_mantissa_bit(self, coder: Coder, cell: int, bit: int) -> int:
-        chance = self._mantissas[cell]
-        bit = coder.bit(bit, chance)
-        self._mantissas[cell] = chance + ((_HIGH if bit else _LOW) - chance >> 5)
-        return bit
+            if cell == EXPONENT_CAP:
+                coder.low, coder.high, coder.code = low, high, code
+                left += coder.raw(wanted - cell, _RAW_EXPONENT_BITS)
+                low, high, code = coder.low, coder.high, coder.code
+            # The mantissa: its first bits are modelled, by the exponent and the bits before; the others are at even odds.
+            mantissas, at = self._mantissas, cell * _MANTISSA_CELLS
+            while left:
+                left -= 1
+                if modelled:
+                    chance = mantissas[at + value]
+                    middle = low + ((high - low) * chance >> 16)
+                else:
+                    middle = low + (high - low >> 1)
+                if code <= middle if reading else size >> left & 1:
+                    high = middle
+                    if modelled:
+                        mantissas[at + value] = chance + (_HIGH - chance >> shift)
+                        modelled -= 1
+                    value += value + 1
+                else:
+                    low = middle + 1
+                    if modelled:
+                        mantissas[at + value] = chance + (_LOW - chance >> shift)
+                        modelled -= 1
+                    value += value
+                while low ^ high < top:
+                    if reading:
+                        code = code << 8 & mask | coder.next_byte()
+                    else:
+                        out.append(high >> 24)
+                    low = low << 8 & mask
+                    high = high << 8 & mask | 0xFF
+        coder.low, coder.high, coder.code = low, high, code
+        of = _ECHO_OF[value if value < _ECHO_MAX else _ECHO_MAX]
+        echo = self._echoes[of]
+        if echo is None:
+            echo = self._echoes[of] = _UNSEEN.copy()
+        self._echo = echo
+        return -value if negative else value
 
 
 def code_afresh(coder: Coder, residual: int, activity: int) -> int:
@@ -193,12 +300,15 @@ def shape_chance(activity: int, cell: int) -> int:
     return _LARGER_SHAPE[min(max(at, 0), len(_LARGER_SHAPE) - 1)] << 6
 
 
-@lru_cache(maxsize=512)
-def _first_cells(prior: bytes) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    chances = [shape_chance(activity, cell) for activity in range(ACTIVITY_CLASSES) for cell in range(CELLS)]
-    counts = [_SHAPE_COUNT] * len(chances)
+@lru_cache(maxsize=4_096)
+def _first_context(prior: bytes, of: int) -> tuple[int, ...]:
+    chances = [shape_chance(of, cell) for cell in range(CELLS)]
+    counts = [_SHAPE_COUNT] * CELLS
     for activity, cell, chance in read_prior(prior):
-        chances[activity * CELLS + cell] = min(max(chance, _LOW), _HIGH)
-        counts[activity * CELLS + cell] = _PRIOR_COUNT
-    echoes = [0] * (len(_ECHO_STARTS) * CELLS)
-    return tuple(chances + echoes), tuple(counts + echoes)
+        if activity == of:
+            chances[cell] = min(max(chance, _LOW), _HIGH)
+            counts[cell] = _PRIOR_COUNT
+    return (*chances, *counts)
+
+
+_UNSEEN: Final = [0] * (2 * CELLS)

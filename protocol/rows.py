@@ -8,12 +8,13 @@ time's residual, and each present value's residual, in the schema's order.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from typing import Final, Protocol, TypeAlias
 
 from protocol.errors import LocalError, MalformedError
 from protocol.rangecoder import PROBABILITY_ONE, Coder
-from protocol.residuals import ResidualModel, code_afresh
-from protocol.schema import VALUE_MAX, VALUE_MIN, WEIGHT_SHIFT, Channel, Schema
+from protocol.residuals import CARRIED, CONTEXT, ResidualModel, code_afresh
+from protocol.schema import VALUE_MAX, VALUE_MIN, WEIGHT_SHIFT, Channel, Codec, Schema
 
 Row: TypeAlias = tuple[int, tuple[int | None, ...]]
 
@@ -51,34 +52,42 @@ class ResidualCoder(Protocol):
         """Code one residual where `activity` / 256 is expected."""
         ...
 
+    def copy(self) -> ResidualCoder:
+        """Return one that has learnt the same."""
+        ...
+
 
 class RowModel:
-    """Everything a batch has learnt so far; `code` codes the next row."""
+    """Everything a batch has learnt so far; `code` codes the next row.
+
+    With `base`, a batch goes on from what another one had learnt when it ended (`Codec.CARRIED`); the base stays as it
+    is. Only the first time is written as without a base, so that it can be read alone.
+    """
 
     __slots__ = (
-        *("_absent", "_changes", "_order", "_period", "_sizes", "_sparse", "_states", "_time", "_time_model"),
+        *("_absent", "_changes", "_order", "_period", "_sparse", "_states", "_time", "_time_model"),
         "_time_zero",
     )
 
     def __init__(
-        self, schema: Schema, base: Row | None = None, *, models: Sequence[ResidualCoder] | None = None
+        self, schema: Schema, base: RowModel | None = None, *, models: Sequence[ResidualCoder] | None = None
     ) -> None:
-        models = models or [ResidualModel(channel.prior) for channel in schema.channels]
-        self._states = [ChannelState(channel, model) for channel, model in zip(schema.channels, models, strict=True)]
-        self._order = [(index, self._states[index]) for index in schema.coding_order]
-        self._changes = [0] * len(self._states)
         self._period = schema.period_ticks
         self._time_zero = EPOCH_S * schema.ticks_per_s
         self._time: int | None = None
-        self._time_model = ResidualModel()
-        self._sparse = _Flag()
-        self._absent = [_Flag() for _ in schema.channels]
         if base is not None:
-            check_row(schema, base)
-            self._time = base[0]
-            for state, value in zip(self._states, base[1], strict=True):
-                if value is not None:
-                    state.last, state.fresh = value, False
+            self._states = [state.copy() for state in base._states]
+            self._changes = base._changes.copy()
+            self._time_model = base._time_model.copy()
+            self._sparse, self._absent = base._sparse.copy(), [flag.copy() for flag in base._absent]
+        else:
+            tuning = CARRIED if schema.codec is Codec.CARRIED else CONTEXT
+            models = models or [ResidualModel(channel.prior, tuning) for channel in schema.channels]
+            self._states = [ChannelState(each, model) for each, model in zip(schema.channels, models, strict=True)]
+            self._changes = [0] * len(self._states)
+            self._time_model = ResidualModel(tuning=tuning)
+            self._sparse, self._absent = _Flag(), [_Flag() for _ in schema.channels]
+        self._order = [(index, self._states[index]) for index in schema.coding_order]
 
     def code(self, coder: Coder, row: Row) -> Row:
         """Code one row (see `Coder`: a decoder ignores what it is given, but its length must fit)."""
@@ -112,7 +121,7 @@ class RowModel:
 
 
 def first_time(coder: Coder, schema: Schema) -> int:
-    """Return the time of the first row of a body that has no base; it is coded first, so nothing else is decoded."""
+    """Return the time of the first row of a body; it is coded first, so nothing else is decoded."""
     time = code_first_time(coder, 0, schema.period_ticks, EPOCH_S * schema.ticks_per_s)
     if not TIME_MIN <= time <= TIME_MAX:
         raise MalformedError("a decoded time is out of bounds")
@@ -159,6 +168,12 @@ class ChannelState:
         self.change = 0  # the last change; a first value is none
         self.size = 0  # the last absolute residual
 
+    def copy(self) -> ChannelState:
+        """Return a state that remembers the same and goes on by itself."""
+        other = copy(self)
+        other.model = self.model.copy()
+        return other
+
     def code(self, coder: Coder, value: int, changes: list[int], before: list[int], sizes: list[int]) -> int:
         """Code one present value; `changes` and `sizes` are this row's so far, `before` the changes one row ago."""
         last = self.last
@@ -167,10 +182,28 @@ class ChannelState:
             known = last + code_afresh(coder, value - last, self._channel.spread << _ACTIVITY_SHIFT)
         else:
             ahead = self.forecast(changes, before) if self._linear else 0
-            known = last + ahead + self.model.code(coder, value - last - ahead, self.activity(ahead, sizes))
-            self._learn(abs(known - last - ahead))
-            self.change = known - last
-            self._recent = (self.change, *self._recent[:2])
+            # The expected absolute residual in 1/256 of a step.
+            constant, echo, fast, slow, predicted = self._activity
+            total = constant + (echo * self._echo + fast * self._fast + slow * self._slow >> _ACTIVITY_SHIFT)
+            if ahead:
+                total += predicted * abs(ahead)
+            for index, weight in self._channel.neighbours:
+                total += sizes[index] * weight >> WEIGHT_SHIFT - _ACTIVITY_SHIFT
+            residual = self.model.code(coder, value - last - ahead, total)
+            known = last + ahead + residual
+            self.size = size = residual if residual >= 0 else -residual
+            self._echo = now = size << _ACTIVITY_SHIFT
+            warmth = self._warmth
+            if warmth < _WARM:
+                # The first averages are plain means that count what the schema expects as one sighting.
+                self._warmth = warmth + 1
+                self._fast += (now - self._fast) * max(_MEANS[warmth], FAST) >> _ACTIVITY_SHIFT
+                self._slow += (now - self._slow) * _MEANS[warmth] >> _ACTIVITY_SHIFT
+            else:
+                self._fast += (now - self._fast) * FAST >> _ACTIVITY_SHIFT
+                self._slow += (now - self._slow) * SLOW >> _ACTIVITY_SHIFT
+            self.change = change = known - last
+            self._recent = (change, self._recent[0], self._recent[1])
         if not VALUE_MIN <= known <= VALUE_MAX:
             raise MalformedError("a decoded value has more than 64 bits")
         self.last = known
@@ -179,36 +212,16 @@ class ChannelState:
     def forecast(self, changes: list[int], before: list[int]) -> int:
         """Return the change that the schema's weights predict."""
         channel = self._channel
-        total = _HALF_WEIGHT + channel.pull * (channel.nominal - self.last)
+        total = _HALF_WEIGHT
+        if channel.pull:
+            total += channel.pull * (channel.nominal - self.last)
         for index, weight in channel.weights:
-            total += changes[index] * weight
+            total += weight * changes[index]
         for index, weight in channel.history:
-            total += before[index] * weight
-        for change, weight in zip(self._recent, channel.trend, strict=False):
-            total += change * weight
+            total += weight * before[index]
+        for weight, change in zip(channel.trend, self._recent, strict=False):
+            total += weight * change
         return total >> WEIGHT_SHIFT
-
-    def activity(self, ahead: int, sizes: list[int]) -> int:
-        """Return the expected absolute residual in 1/256 of a step."""
-        constant, echo, fast, slow, predicted = self._activity
-        total = constant + (echo * self._echo + fast * self._fast + slow * self._slow >> _ACTIVITY_SHIFT)
-        total += predicted * abs(ahead)
-        for index, weight in self._channel.neighbours:
-            total += sizes[index] * weight >> WEIGHT_SHIFT - _ACTIVITY_SHIFT
-        return total
-
-    def _learn(self, size: int) -> None:
-        self.size = size
-        echo = self._echo = size << _ACTIVITY_SHIFT
-        warmth = self._warmth
-        if warmth < _WARM:
-            # The first averages are plain means that count what the schema expects as one sighting.
-            self._warmth = warmth + 1
-            self._fast += (echo - self._fast) * max(_MEANS[warmth], FAST) >> _ACTIVITY_SHIFT
-            self._slow += (echo - self._slow) * _MEANS[warmth] >> _ACTIVITY_SHIFT
-        else:
-            self._fast += (echo - self._fast) * FAST >> _ACTIVITY_SHIFT
-            self._slow += (echo - self._slow) * SLOW >> _ACTIVITY_SHIFT
 
 
 class _Flag:
@@ -218,6 +231,11 @@ class _Flag:
 
     def __init__(self) -> None:
         self.chance = _RARE
+
+    def copy(self) -> _Flag:
+        other = _Flag()
+        other.chance = self.chance
+        return other
 
     def code(self, coder: Coder, bit: bool) -> int:
         coded = coder.bit(bit, self.chance)

@@ -45,6 +45,7 @@ class Codec(IntEnum):
     DELTA_ZSTD = 1
     CONTEXT = 2
     SUMMARY = 3  # of batches of another schema, by the hour (`protocol.summary`)
+    CARRIED = 4  # as CONTEXT; a batch may go on from what another one had learnt (`protocol.batch`)
 
 
 class SchemaError(LocalError):

@@ -13,7 +13,7 @@ import msgspec
 from hypothesis import strategies as st
 
 import protocol
-from protocol import documents, messages, tariffs
+from protocol import cbor, documents, messages, tariffs
 from protocol.numbers import ParcelKind
 from protocol.schema import Channel, Schema
 from protocol.wire import WireArray, WireMap
@@ -50,6 +50,8 @@ def raw(value: object) -> Any:
     """Return a message as the plain lists, maps and values that `cbor.encode` takes."""
     if isinstance(value, WireMap):
         return {label: raw(item) for label, item in value.fields().items()}
+    if isinstance(value, messages.Batch):
+        return cbor.decode(value.encode())  # what it leaves out is no null
     return msgspec.to_builtins(value, builtin_types=(bytes,))
 
 
@@ -80,6 +82,8 @@ def instances(wire: WireClass) -> st.SearchStrategy[Any]:
         fixed["files"] = bundle_files()
     if wire is messages.SchemaOffer:
         fixed["schema"] = st.just(SCHEMA.encoded)
+    if wire is messages.Batch:
+        fixed["base_epoch"] = st.none()  # without a base there is none
     fields = {
         each.name: fixed[each.name] if each.name in fixed else _values(each.type)
         for each in msgspec.inspect.type_info(wire).fields

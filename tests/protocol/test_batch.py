@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocol.batch import ROWS_MAX, BatchEncoder, decode, encode, peek
+from protocol.batch import ROWS_MAX, BatchEncoder, decode, decode_on, encode, peek
 from protocol.errors import LocalError, MalformedError
 from protocol.rows import Row
 from protocol.schema import VALUE_MAX, VALUE_MIN, Channel, Codec, Schema
@@ -72,8 +72,9 @@ def test_any_rows_come_back(codec: Codec, data: st.DataObject) -> None:
     schema, rows = data.draw(batches(codec))
     body = encode(schema, rows)
     assert decode(schema, body) == rows
-    if rows:
-        assert decode(schema, encode(schema, rows, base=rows[-1]), base=rows[-1]) == rows
+    if codec is Codec.CARRIED:
+        base = decode_on(schema, body)[1]
+        assert decode(schema, encode(schema, rows, base=base), base=base) == rows
 
 
 @pytest.mark.parametrize("codec", CODECS)
@@ -106,7 +107,7 @@ def test_damaged_bodies_never_raise_anything_else(codec: Codec) -> None:
         assert len(rows) <= 64
 
 
-@pytest.mark.parametrize("codec", [Codec.CONTEXT])
+@pytest.mark.parametrize("codec", [Codec.CONTEXT, Codec.CARRIED])
 def test_there_is_one_encoding_only(codec: Codec) -> None:
     schema = plain_schema(codec=codec)
     rows = drifting_rows(schema, 20)
@@ -167,17 +168,44 @@ def test_a_batch_closes_before_it_outgrows_its_datagram(codec: Codec) -> None:
         encoder.append(rows[taken])
 
 
-def test_a_base_row_saves_bytes_and_state_never_leaks_between_batches() -> None:
-    schema = Schema(tuple(Channel(f"c{index}", typical=3) for index in range(16)))
+def test_a_base_saves_bytes_and_what_is_learnt_never_leaks_between_batches() -> None:
+    schema = Schema(tuple(Channel(f"c{index}", typical=3) for index in range(16)), codec=Codec.CARRIED)
     rows = [
         (when, tuple(value + 100_000 for value in values if value is not None))
-        for when, values in drifting_rows(schema, 10)
+        for when, values in drifting_rows(schema, 60)
     ]
-    alone = encode(schema, rows[1:])
-    based = encode(schema, rows[1:], base=rows[0])
-    assert len(based) < len(alone) - 20
-    assert decode(schema, based, base=rows[0]) == decode(schema, alone) == rows[1:]
-    assert encode(schema, rows[1:]) == alone
+    alone = encode(schema, rows[30:])
+    first = encode(schema, rows[:30])
+    _, base = decode_on(schema, first)
+    based = encode(schema, rows[30:], base=base)
+    assert len(based) < len(alone) - 40
+    assert decode(schema, based, base=base) == decode(schema, alone) == rows[30:]
+    assert encode(schema, rows[30:], base=base) == based
+    assert encode(schema, rows[30:]) == alone
+    assert peek(schema, based) == peek(schema, alone) == (rows[30][0], 30)
+
+
+def test_encoder_and_decoder_have_learnt_the_same_also_when_a_row_did_not_fit() -> None:
+    schema = plain_schema(8, Codec.CARRIED)
+    rows = drifting_rows(schema, 120)
+    encoder = BatchEncoder(schema)
+    taken = 0
+    while encoder.append(rows[taken], bytes_max=90):
+        taken += 1
+    base = decode_on(schema, encoder.finish())[1]
+    rest = rows[taken:]
+    assert encode(schema, rest, base=encoder.learnt()) == encode(schema, rest, base=base)
+    whole = BatchEncoder(schema)
+    for row in rows[:taken]:
+        whole.append(row)
+    assert encode(schema, rest, base=whole.learnt()) == encode(schema, rest, base=base)
+
+
+def test_other_codecs_have_no_base() -> None:
+    schema = plain_schema()
+    base = decode_on(schema, encode(schema, drifting_rows(schema, 3)))[1]
+    with pytest.raises(LocalError, match="no base"):
+        BatchEncoder(schema, base=base)
 
 
 def test_missing_values_cost_little_and_come_back() -> None:
@@ -215,7 +243,10 @@ def test_known_rows_have_the_same_bytes_for_ever() -> None:
         (1_780_272_000 + 60 * at + (at == 5), (2400 + at * at % 7, 50 - 9 * at % 31, None if at == 3 else at // 4))
         for at in range(12)
     ]
-    expected = {Codec.CONTEXT: "0cb55d3f020797c534e2ec03e395753c72413005cba95c0273"}
+    expected = {
+        Codec.CONTEXT: "0cb55d3f020797c534e2ec03e395753c72413005cba95c0273",
+        Codec.CARRIED: "0cb55d3f020797aa967be9851439ca6ff865d1c1c54ad8ae26",
+    }
     for codec, body in expected.items():
         assert encode(Schema(channels, codec=codec), rows).hex() == body
 

@@ -64,14 +64,17 @@ def test_every_message_that_travels_has_a_vector() -> None:
 @named("parcels")
 def test_parcel_vector(vector: dict[str, Any]) -> None:
     core, sealed = bytes.fromhex(vector["core"]), bytes.fromhex(vector["sealed"])
-    schema_digest = bytes.fromhex(vector["schema_digest"]) if vector["schema_digest"] else None
+    meaning = bytes.fromhex(vector["meaning"]) if vector["meaning"] else None
+    if "base" in vector:
+        base = messages.content_digest(bytes.fromhex(vector["base"]))
+        assert messages.batch_meaning(bytes.fromhex(vector["schema"]), base) == meaning
     parcel = unseal(sealed)
     assert sealed[:-SIGNATURE_BYTES] == core == parcel.encode()
-    assert messages.parcel_aad(vector["truck"], vector["epoch"], schema_digest).hex() == vector["external_aad"]
+    assert messages.parcel_aad(vector["truck"], vector["epoch"], meaning).hex() == vector["external_aad"]
     key = cose.SigningKey(bytes.fromhex(vector["seed"]))
     full = Parcel(vector["epoch"], parcel.sequence, parcel.precedence, parcel.kind, parcel.payload)
-    assert seal(key, full, vector["truck"], schema_digest) == sealed
-    verify_parcel(sealed, bytes.fromhex(vector["public"]), vector["truck"], vector["epoch"], schema_digest)
+    assert seal(key, full, vector["truck"], meaning) == sealed
+    verify_parcel(sealed, bytes.fromhex(vector["public"]), vector["truck"], vector["epoch"], meaning)
     assert isinstance(decode_payload(parcel), (Event, Batch))
 
 
@@ -122,14 +125,14 @@ def test_a_parcel_without_its_epoch_is_not_sealed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("truck", "epoch", "schema_digest"),
+    ("truck", "epoch", "meaning"),
     [("ke-huawei", EPOCH, None), ("ke-arrow", EPOCH - 1, None), ("ke-arrow", EPOCH, SCHEMA_DIGEST)],
 )
-def test_a_parcel_means_nothing_elsewhere(truck: str, epoch: int, schema_digest: bytes | None) -> None:
+def test_a_parcel_means_nothing_elsewhere(truck: str, epoch: int, meaning: bytes | None) -> None:
     sealed = sealed_event()
     verify_parcel(sealed, KEY.public, "ke-arrow", EPOCH)
     with pytest.raises(SignatureError):
-        verify_parcel(sealed, KEY.public, truck, epoch, schema_digest)
+        verify_parcel(sealed, KEY.public, truck, epoch, meaning)
     with pytest.raises(SignatureError):
         verify_parcel(sealed, cose.SigningKey(b"\x06" * 32).public, "ke-arrow", EPOCH)
 
@@ -210,3 +213,22 @@ def test_an_event_takes_no_nested_or_fractional_values() -> None:
 def test_an_event_has_a_plain_name(name: str) -> None:
     with pytest.raises(MalformedError):
         Event.decode(Event(name=name, time_ms=1).encode())
+
+
+def test_a_base_is_named_by_its_distance_or_by_epoch_and_sequence() -> None:
+    assert Batch(1, None, b"body").base_of(EPOCH, 9) is None
+    assert Batch(1, None, b"body", 2).base_of(EPOCH, 9) == (EPOCH, 7)
+    assert Batch(1, None, b"body", 70, 5).base_of(EPOCH, 9) == (5, 70)
+    with pytest.raises(MalformedError, match="before the first"):
+        Batch(1, None, b"body", 9).base_of(EPOCH, 9)
+
+
+def test_a_batch_means_nothing_after_another_base() -> None:
+    schema, base = bytes(32), seal(KEY, Parcel(EPOCH, 1, Precedence.BULK, ParcelKind.BATCH, b"one"), "ke-arrow", bytes(32))
+    meaning = messages.batch_meaning(schema, messages.content_digest(base))
+    sealed = seal(KEY, Parcel(EPOCH, 2, Precedence.BULK, ParcelKind.BATCH, b"two"), "ke-arrow", meaning)
+    verify_parcel(sealed, KEY.public, "ke-arrow", EPOCH, meaning)
+    other = seal(KEY, Parcel(EPOCH, 1, Precedence.BULK, ParcelKind.BATCH, b"won"), "ke-arrow", schema)
+    for wrong in (schema, messages.batch_meaning(schema, messages.content_digest(other)), messages.batch_meaning(schema)):
+        with pytest.raises(SignatureError):
+            verify_parcel(sealed, KEY.public, "ke-arrow", EPOCH, wrong)

@@ -2,7 +2,7 @@
 
 from protocol.rangecoder import Coder, RangeEncoder
 from protocol.rows import Row, RowModel
-from protocol.schema import Channel, Schema
+from protocol.schema import Channel, Codec, Schema
 
 
 class Listener:
@@ -15,10 +15,13 @@ class Listener:
         self.heard.append((residual, activity))
         return residual
 
+    def copy(self) -> "Listener":
+        return self
 
-def heard(schema: Schema, rows: list[Row], base: Row | None = None) -> list[list[tuple[int, int]]]:
+
+def heard(schema: Schema, rows: list[Row]) -> list[list[tuple[int, int]]]:
     listeners = [Listener() for _ in schema.channels]
-    model = RowModel(schema, base, models=listeners)
+    model = RowModel(schema, models=listeners)
     for row in rows:
         assert model.code(RangeEncoder(), row) == row
     return [listener.heard for listener in listeners]
@@ -61,10 +64,20 @@ def test_a_missing_value_leaves_its_channel_as_it_was() -> None:
     assert residuals(Schema((Channel("a"), Channel("b"))), [[7, None, 9], [None, 3, 4]]) == [[2], [1]]
 
 
-def test_a_base_row_stands_for_the_first() -> None:
-    schema = Schema((Channel("a"), Channel("b")))
-    assert heard(schema, [(60, (8, 3))], (0, (7, None)))[0][0][0] == 1
-    assert heard(schema, [(60, (8, 3))], (0, (7, None)))[1] == []
+def test_a_base_stands_for_all_rows_before_and_stays_as_it_is() -> None:
+    schema = Schema((Channel("a"), Channel("b", history=((0, 4096),))), codec=Codec.CARRIED)
+    first = RowModel(schema)
+    for row in ((0, (1, 1)), (60, (7, 2))):
+        first.code(RangeEncoder(), row)
+    costs = []
+    for _ in range(2):
+        coder, model = RangeEncoder(), RowModel(schema, first)
+        model.code(coder, (120, (8, 8)))
+        costs.append(coder.finish())
+    alone = RangeEncoder()
+    RowModel(schema).code(alone, (120, (8, 8)))
+    assert costs[0] == costs[1]
+    assert len(costs[0]) < len(alone.finish())
 
 
 def test_neighbours_raise_the_expected_error() -> None:

@@ -143,7 +143,9 @@ def test_batches(vector: Vector) -> None:
         assert decode_summary(schema, body) == summary
         assert encode_summary(schema, summary) == body
     else:
-        base = (vector["base"][0], tuple(vector["base"][1])) if "base" in vector else None
+        base = None
+        for each in vector.get("after", ()):
+            base = batch.decode_on(schema, bytes.fromhex(each), base=base)[1]
         rows = [(time, tuple(values)) for time, values in vector["rows"]]
         assert batch.decode(schema, body, base=base) == rows
         assert not vector.get("encodes", True) or batch.encode(schema, rows, base=base) == body
