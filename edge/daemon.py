@@ -261,6 +261,8 @@ class Edge:
         await self.configurator.contact(contact.asked_at)
         if take_account(self.ledger, self.uplink.links, contact.ack.spent, self.period()):
             self.uplink.budget_changed()
+        if contact.ack.time_s is not None:
+            await self.recorder.use_codec(contact.ack.codec)
         if contact.ack.schemas:
             await self.recorder.offer_again(contact.ack.schemas)
         await self.downlink.contact(contact)

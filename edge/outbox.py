@@ -13,8 +13,9 @@ import structlog
 
 from edge.clock import Clock
 from protocol.cose import SigningKey
-from protocol.messages import Parcel, seal
+from protocol.messages import Parcel, batch_meaning, seal
 from protocol.numbers import ParcelKind, Precedence
+from store.bases import Key
 from store.errors import CommitUnknownError, StoreFailedError
 from store.parcels import ParcelQueue, Seal
 from store.writer import Writer
@@ -44,11 +45,26 @@ class Outbox:
         schema_digest: bytes | None = None,
         rows: int = 0,
         token: bytes | None = None,
+        base: tuple[Key, bytes] | None = None,
     ) -> Parcel:
-        """Queue one parcel, in the writer's thread; the options are those of `ParcelQueue.add`."""
-        seal_it, now_s = self._seal_with(schema_digest), self.clock.at_least_s()
+        """Queue one parcel, in the writer's thread; the options are those of `ParcelQueue.add`.
+
+        `base` comes with its digest (`content_digest`).
+        """
+        meaning = schema_digest
+        if base is not None and schema_digest is not None:
+            meaning = batch_meaning(schema_digest, base[1])
+        seal_it, now_s = self._seal_with(meaning), self.clock.at_least_s()
         return self.queue.add(
-            kind, precedence, payload, seal_it, now_s, schema_digest=schema_digest, rows=rows, token=token
+            kind,
+            precedence,
+            payload,
+            seal_it,
+            now_s,
+            schema_digest=schema_digest,
+            rows=rows,
+            token=token,
+            base=None if base is None else base[0],
         )
 
     def add_within(
@@ -64,11 +80,9 @@ class Outbox:
         seal_it, now_s = self._seal_with(schema_digest), self.clock.at_least_s()
         return self.queue.add_within(kind, precedence, payload, seal_it, now_s, schema_digest=schema_digest, rows=rows)
 
-    def _seal_with(self, schema_digest: bytes | None) -> Seal:
-        # Tombstones that make room are sealed through the same function: only a batch has a schema to sign.
-        return lambda parcel: seal(
-            self._key, parcel, self._truck, schema_digest if parcel.kind is ParcelKind.BATCH else None
-        )
+    def _seal_with(self, meaning: bytes | None) -> Seal:
+        # Tombstones that make room are sealed through the same function: only a batch has a meaning to sign.
+        return lambda parcel: seal(self._key, parcel, self._truck, meaning if parcel.kind is ParcelKind.BATCH else None)
 
     async def durably(self, store: Callable[[], T]) -> T:
         """Run a transaction and return its result once it is durable; raise `StoreFailedError` when that stays unknown.
@@ -82,6 +96,6 @@ class Outbox:
                 log.warning("store.commit_unknown", reason=str(error))
         raise StoreFailedError("the disk takes nothing: what was accepted stays for the next start")
 
-    def reseal(self, parcel: Parcel, schema_digest: bytes | None) -> bytes:
+    def reseal(self, parcel: Parcel, meaning: bytes | None) -> bytes:
         """Seal a parcel again under a new number."""
-        return seal(self._key, parcel, self._truck, schema_digest)
+        return seal(self._key, parcel, self._truck, meaning)

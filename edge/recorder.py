@@ -105,6 +105,10 @@ class Recorder:
         """Offer schemas that the gateway asks for; each at most once in a while, since answers may cross."""
         await self._batches.offer_again(numbers)
 
+    async def use_codec(self, codec: int) -> None:
+        """Take the newest codec that the gateway decodes."""
+        await self._batches.use_codec(codec)
+
     async def on_row(self, name: str, monotonic_s: float, cells: Cells) -> None:
         """Take one row of a collector; it is durable when this returns."""
         series = self._batches.series(name)
@@ -220,9 +224,9 @@ class Recorder:
         """Close every open batch now (asked for by a person, or before a planned stop)."""
         await self._batches.close_all()
 
-    def reseal(self, parcel: Parcel, schema_digest: bytes | None) -> bytes:
+    def reseal(self, parcel: Parcel, meaning: bytes | None) -> bytes:
         """Seal a parcel again under a new number."""
-        return self._outbox.reseal(parcel, schema_digest)
+        return self._outbox.reseal(parcel, meaning)
 
     async def _report_incidents(self) -> None:
         def report() -> int:

@@ -15,12 +15,12 @@ from typing import Final
 
 from edge.recording import Recording, RecordingError
 from protocol import cbor
-from protocol.batch import decode
 from protocol.errors import PeerError
 from protocol.messages import Batch, unseal
 from protocol.numbers import ParcelKind
 from protocol.rows import Row
 from protocol.schema import Codec, Schema, decode_schema
+from store.bases import Key, Runs
 from store.database import open_reader
 
 ROWS_MAX: Final = 50_000  # the newest: a month of minutes, decoded in seconds
@@ -76,12 +76,20 @@ def _batches(path: Path) -> Iterator[tuple[Schema, list[Row]]]:
             schema = decode_schema(encoded)
             if schema.codec is not Codec.SUMMARY:
                 schemas[number] = schema
-        sql = "SELECT sealed FROM parcels WHERE kind = ? AND length(sealed) > 0 ORDER BY id"
-        for (sealed,) in database.execute(sql, [int(ParcelKind.BATCH)]):
+
+        def sealed_of(key: Key) -> bytes | None:
+            sql = "SELECT sealed FROM parcels WHERE epoch = ? AND sequence = ? AND length(sealed) > 0"
+            row = database.execute(sql, [key[0].to_bytes(8, "big"), key[1]]).fetchone()
+            return None if row is None else bytes(row[0])
+
+        runs = Runs(sealed_of)
+        sql = "SELECT epoch, sequence, sealed FROM parcels WHERE kind = ? AND length(sealed) > 0 ORDER BY id"
+        for epoch, sequence, sealed in database.execute(sql, [int(ParcelKind.BATCH)]):
             try:
                 batch = Batch.decode(unseal(sealed).payload)
                 if batch.schema in schemas:
-                    yield schemas[batch.schema], decode(schemas[batch.schema], batch.body)
+                    schema = schemas[batch.schema]
+                    yield schema, runs.rows(schema, (int.from_bytes(epoch, "big"), sequence), batch)
             except PeerError:
                 continue  # damaged: the daemon reports it, here it is only missing
         for number, time, cells in database.execute("SELECT schema, time, cells FROM open_rows ORDER BY id"):

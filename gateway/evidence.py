@@ -19,7 +19,7 @@ from msgspec import Meta, Struct
 
 from protocol.cose import digest
 from protocol.errors import MalformedError, PeerError, SignatureError
-from protocol.messages import Batch, unseal, verify_parcel
+from protocol.messages import Batch, batch_meaning, content_digest, unseal, verify_parcel
 from protocol.numbers import PARCEL_BYTES_MAX, ParcelKind
 
 LINE_BYTES_MAX = 2 * PARCEL_BYTES_MAX + 4_096
@@ -40,6 +40,9 @@ class Key(Struct, frozen=True):
     until_ms: int | None
 
 
+FORMAT = 2  # 1 had no batches that go on from others
+
+
 class Header(Struct, frozen=True, tag_field="line", tag="header"):
     """The first line: of which truck and period this is."""
 
@@ -48,7 +51,7 @@ class Header(Struct, frozen=True, tag_field="line", tag="header"):
     until_ms: int
     exported_ms: int
     keys: list[Key]
-    format: int = 1
+    format: int = FORMAT
 
 
 class SchemaLine(Struct, frozen=True, tag_field="line", tag="schema"):
@@ -61,6 +64,8 @@ class SchemaLine(Struct, frozen=True, tag_field="line", tag="schema"):
 class ParcelLine(Struct, frozen=True, tag_field="line", tag="parcel"):
     """A parcel as it was signed (base64). `schema` is what a batch was taken under, None while that waits.
 
+    `base` is the digest of the batch that one goes on from (`content_digest`), which has come before it.
+
     `was_refused`: the gateway itself does not count it, because it did not verify when its schema came.
     """
 
@@ -71,6 +76,7 @@ class ParcelLine(Struct, frozen=True, tag_field="line", tag="parcel"):
     sealed: bytes
     schema: _Hex | None = None
     was_refused: bool = False
+    base: _Hex | None = None
 
 
 class End(Struct, frozen=True, tag_field="line", tag="end"):
@@ -154,6 +160,7 @@ class Verifier:
         self._header: Header | None = None
         self._keys: list[tuple[Key, bytes]] = []
         self._schemas: set[str] = set()
+        self._contents: dict[tuple[int, int], bytes] = {}
         self._hash = hashlib.sha256()
         self._lines = 0
         self._parcels = self._waiting = self._refused = self._failed = 0
@@ -183,7 +190,7 @@ class Verifier:
             raise EvidenceError(f"line {self._lines}: evidence begins with one header")
         match line:
             case Header():
-                if line.format != 1:
+                if not 1 <= line.format <= FORMAT:
                     raise EvidenceError(f"this is evidence of format {line.format}; a newer digitruck reads it")
                 self._header = line
                 self._keys = [(key, bytes.fromhex(key.signing_key)) for key in line.keys]
@@ -250,15 +257,19 @@ class Verifier:
         parcel = unseal(line.sealed)
         if (parcel.sequence, parcel.kind.name.lower()) != (line.sequence, line.kind):
             raise MalformedError("it is not the parcel that it is stored as")
-        schema_digest = None
+        meaning = None
         if parcel.kind is ParcelKind.BATCH:
-            Batch.decode(parcel.payload)
             if line.schema not in self._schemas:
                 raise MalformedError("its schema is missing, or was changed")
-            schema_digest = bytes.fromhex(line.schema)
+            epoch = int(line.epoch, 16)
+            base = Batch.decode(parcel.payload).base_of(epoch, parcel.sequence)
+            self._contents[epoch, parcel.sequence] = content_digest(line.sealed)
+            if base is not None and self._contents.get(base, b"").hex() != line.base:
+                raise MalformedError("the batch that it goes on from is missing, or was changed")
+            meaning = batch_meaning(bytes.fromhex(line.schema), None if base is None else self._contents[base])
         for key in self._candidates(line.received_ms):
             try:
-                verify_parcel(line.sealed, key, self._header.truck, int(line.epoch, 16), schema_digest)
+                verify_parcel(line.sealed, key, self._header.truck, int(line.epoch, 16), meaning)
             except SignatureError:
                 continue
             return key

@@ -22,6 +22,7 @@ from protocol import cose, edhoc
 from protocol.errors import MalformedError, PeerError, SignatureError
 from protocol.messages import Ack, BurstRequest, Enrolled, EnrolRequest, PackRequest, PiecesRequest, Upload, enrol_proof
 from protocol.numbers import (
+    CODEC_ASSUMED,
     DESIRED_DIGEST_BYTES,
     LINKS_MAX,
     PATH_BURST,
@@ -34,6 +35,7 @@ from protocol.numbers import (
     ParcelKind,
     Precedence,
 )
+from protocol.schema import Codec
 from store.fleet.errors import EnrolmentError, EnrolmentReason
 from store.fleet.fleet import FleetStore
 from store.fleet.records import TruckRecord
@@ -105,6 +107,7 @@ class Handlers:
             schemas=ack.schemas,
             epoch_unknown=ack.epoch_unknown,
             spent=await self._spent(truck.name) if upload.ask_spent else None,
+            codec=int(max(Codec)) if upload.ask_time else CODEC_ASSUMED,
         )
         # The whole datagram is booked on what its first parcel is; several kinds share one only when all are small.
         cause = _CAUSES[kinds[0]] if kinds else "hello"

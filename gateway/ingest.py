@@ -18,8 +18,9 @@ import structlog
 
 from gateway.commits import GroupCommit
 from gateway.forks import Forks
+from gateway.parked import Parked
+from gateway.parts import BOOT_MAX, TIME_MS_MAX, batch_part, check_boot, check_time
 from protocol import cose
-from protocol.batch import peek
 from protocol.errors import MalformedError, PeerError, SignatureError, UnknownEpochError
 from protocol.messages import (
     Ack,
@@ -36,20 +37,18 @@ from protocol.messages import (
 )
 from protocol.numbers import RANGES_IN_ACK_MAX, REFUSED_IN_ACK_MAX, ParcelKind, Refusal
 from protocol.schema import Codec, Schema, decode_schema
-from protocol.summary import decode_summary
 from store.attempts import Attempts
 from store.fleet.evidence import (
     BatchPart,
-    BatchRecord,
     EpochState,
     EventPart,
     IngestItem,
     IngestStatus,
+    ParcelKey,
     Part,
     ReceiptPart,
     SchemaPart,
     TombstonePart,
-    UnparkedBatch,
 )
 from store.fleet.fleet import FleetStore
 from store.fleet.records import TruckRecord
@@ -58,9 +57,6 @@ log = structlog.get_logger("gateway.ingest")
 
 _SCHEMAS_CACHED_MAX = 20_000
 _SCHEMAS_ASKED_MAX = 16
-# Bounds of what the database counts in 64 bits: far beyond any clock, and sums of a few of them still fit.
-_TIME_MS_MAX = 1 << 60
-_BOOT_MAX = (1 << 63) - 1
 _TAKEN = "its number stands for another parcel: this truck's disk was put back from an image, or it has a clone"
 # Errors that bytes can bring about, unlike those of a database or a disk, which pass.
 _UNFORESEEN = (ArithmeticError, AssertionError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
@@ -85,6 +81,8 @@ class Ingest:
         self._loading = asyncio.Lock()
         self._forks = Forks(fleet, now_ms=now_ms)
         self._epochs: dict[str, tuple[int, ...]] = {}
+        self._parked = Parked(fleet, now_ms=now_ms)
+        self._carried: set[bytes] = set()  # schemas whose batches may be gone on from
 
     async def upload(self, truck: TruckRecord, link: str, upload: Upload) -> tuple[Ack, tuple[ParcelKind, ...]]:
         """Store an upload's parcels and return their acknowledgement, without its desired state, and their kinds."""
@@ -122,7 +120,9 @@ class Ingest:
                 continue
             epoch = item.epoch
             if isinstance(item.part, BatchPart) and item.part.schema_digest is None:
-                asked.add(item.part.schema_number)
+                number = item.part.schema_number
+                if number not in offered and await self._schema(truck.name, epoch, number) is None:
+                    asked.add(number)  # otherwise it waits for its base, for which the gap asks
             items.append(item)
         state, taken = await self._commit(items) if items else (await self._fleet.epoch_state(truck.name, epoch), ())
         for item in taken:
@@ -162,7 +162,7 @@ class Ingest:
         last: PeerError = UnknownEpochError("none is known")
         for candidate in await self._candidates(truck.name, epoch):
             try:
-                part = await self._part(truck, candidate, payload, sealed, offered, is_named=epoch is not None)
+                part = await self._part(truck, candidate, parcel, payload, sealed, offered, is_named=epoch is not None)
             except SignatureError as error:
                 # Left out, the epoch is one of the newest; if it is none of them, the truck has to name it.
                 last = error if epoch is not None else UnknownEpochError("the parcel verifies under none of them")
@@ -191,6 +191,7 @@ class Ingest:
         self,
         truck: TruckRecord,
         epoch: int,
+        parcel: Parcel,
         payload: Batch | Event | Receipt | SchemaOffer | Tombstone,
         sealed: bytes,
         offered: dict[int, tuple[bytes, Schema]],
@@ -202,14 +203,21 @@ class Ingest:
             if known is None and not is_named:
                 # Nothing but the signature could tell which epoch it is of, and that needs the schema.
                 raise SignatureError("a batch of an unknown schema, and of no named epoch")
-            _check_boot(payload.boot)
+            check_boot(payload.boot)
             if known is None:
                 # Its signature covers the schema's digest: it is verified when the schema is here (`_unpark`).
                 return BatchPart(payload.schema, None, payload.boot)
-            verify_parcel(sealed, truck.signing_key, truck.name, epoch, known[0])
+            meaning: bytes | None = known[0]
+            if payload.base is not None:
+                meaning = await self._parked.meaning(truck.name, epoch, parcel.sequence, payload, *known)
+            if meaning is None and not is_named:
+                raise SignatureError("a batch whose base is not here, and of no named epoch")
+            if meaning is None:
+                return BatchPart(payload.schema, None, payload.boot)
+            verify_parcel(sealed, truck.signing_key, truck.name, epoch, meaning)
             if known[1].codec is Codec.SUMMARY:
-                return await asyncio.to_thread(_batch_part, payload, *known)  # it is decoded whole
-            return _batch_part(payload, *known)
+                return await asyncio.to_thread(batch_part, payload, *known)  # it is decoded whole
+            return batch_part(payload, *known)
         verify_parcel(sealed, truck.signing_key, truck.name, epoch)
         match payload:
             case SchemaOffer():
@@ -218,8 +226,8 @@ class Ingest:
                 offered[payload.number] = (digest, schema)
                 return SchemaPart(payload.number, digest, payload.schema)
             case Event():
-                _check_boot(payload.boot)
-                _check_time(payload.time_ms)
+                check_boot(payload.boot)
+                check_time(payload.time_ms)
                 return EventPart(payload.name, payload.time_ms, json.dumps(payload.values), payload.boot)
             case Receipt():
                 if "\0" in payload.name + payload.reason:
@@ -255,60 +263,46 @@ class Ingest:
         if record is None:
             return None
         known = self._schemas[key] = (record.digest, decode_schema(record.encoded))
+        if known[1].codec is Codec.CARRIED:
+            self._carried.add(record.digest)
         if len(self._schemas) > _SCHEMAS_CACHED_MAX:
             self._schemas.popitem(last=False)
         return known
 
     async def _after(self, truck: TruckRecord, items: Sequence[IngestItem]) -> None:
-        """Follow up on what was just committed: parked batches whose schema came, rows whose boot's clock is known."""
+        """Follow up on what was committed: parked batches whose schema or base came, rows whose clock is known."""
         for item in items:
             if isinstance(item.part, SchemaPart):
-                await self._unpark(truck, item.epoch, item.part)
+                known = item.part.digest, decode_schema(item.part.encoded)
+                await self._parked.unpark(truck, item.epoch, item.part.number, *known)
+            elif isinstance(item.part, BatchPart) and item.part.schema_digest in self._carried:
+                self._parked.note(
+                    ParcelKey(truck.name, item.epoch, item.sequence), item.sealed, item.part.schema_digest
+                )
             elif isinstance(item.part, EventPart) and item.part.name == "clock":
                 values = json.loads(item.part.values_json)
                 boot, offset_ms = values.get("boot"), values.get("offset_ms")
                 if type(boot) is int and type(offset_ms) is int:
-                    if not 0 <= boot <= _BOOT_MAX or abs(offset_ms) > _TIME_MS_MAX:
+                    if not 0 <= boot <= BOOT_MAX or abs(offset_ms) > TIME_MS_MAX:
                         log.warning("clock.refused", truck=truck.name, boot=boot)
                         continue
                     repaired = await self._fleet.set_clock(truck.name, boot, offset_ms)
                     log.info("clock.repaired", truck=truck.name, batches=repaired)
+        await self._unpark_due(truck, items)
 
-    async def _unpark(self, truck: TruckRecord, epoch: int, offer: SchemaPart) -> None:
-        schema = decode_schema(offer.encoded)
-        keys = {truck.signing_key: None}
-        while parked := await self._fleet.parked_batches(truck.name, offer.number, epoch):
-            if len(keys) == 1:
-                # A batch that waited since before the truck enrolled anew was signed with the key it had then.
-                keys |= {each.signing_key: None for each in await self._fleet.keys_of(truck.name)}
-            good: list[UnparkedBatch] = []
-            for record in parked:
-                try:
-                    good.append(await asyncio.to_thread(_unparked, tuple(keys), record, offer.digest, schema))
-                except PeerError as error:
-                    await self._fleet.reject_parked(record.key, str(error), self._now_ms())
-            await self._fleet.unpark(good)
+    async def _unpark_due(self, truck: TruckRecord, items: Sequence[IngestItem]) -> None:
+        for epoch, number in await self._parked.due(truck.name, items):
+            known = await self._schema(truck.name, epoch, number)
+            if known is None:
+                self._parked.wait(truck.name, (epoch, number), frozenset())  # the schema's coming takes them up
+            else:
+                await self._parked.unpark(truck, epoch, number, *known)
 
     async def _quarantine(
         self, truck: TruckRecord, epoch: int | None, sequence: int | None, sealed: bytes, reason: str
     ) -> None:
         log.warning("parcel.refused", truck=truck.name, sequence=sequence, reason=reason)
         await self._fleet.quarantine(truck.name, epoch, sequence, sealed, reason, self._now_ms())
-
-
-def _batch_part(batch: Batch, digest: bytes, schema: Schema) -> BatchPart:
-    tick_ms = 1000 // schema.ticks_per_s
-    if schema.codec is Codec.SUMMARY:
-        pieces = [piece for _, each in decode_summary(schema, batch.body).batches for piece in each]
-        first, last = min(piece.first for piece in pieces), max(piece.last for piece in pieces)
-        _check_time(first * tick_ms)
-        # The rows are those of the batches that it stands for.
-        return BatchPart(batch.schema, digest, batch.boot, first * tick_ms, last * tick_ms, 0)
-    first, rows = peek(schema, batch.body)
-    # Until the rows are decoded, they are taken to have come one a period.
-    last = first + (rows - 1) * schema.period_ticks
-    _check_time(first * tick_ms)
-    return BatchPart(batch.schema, digest, batch.boot, first * tick_ms, last * tick_ms, rows)
 
 
 def _ranges_to_tell(state: EpochState, sequences: Sequence[int]) -> tuple[tuple[int, int], ...]:
@@ -318,27 +312,3 @@ def _ranges_to_tell(state: EpochState, sequences: Sequence[int]) -> tuple[tuple[
     mine = [each for each in state.ranges if any(each[0] <= sequence <= each[1] for sequence in sequences)]
     others = [each for each in state.ranges if each not in mine]
     return tuple(sorted([*mine, *others][:RANGES_IN_ACK_MAX]))
-
-
-def _unparked(keys: Sequence[bytes], record: BatchRecord, digest: bytes, schema: Schema) -> UnparkedBatch:
-    key = record.key
-    for index, signing_key in enumerate(keys):
-        try:
-            verify_parcel(record.sealed, signing_key, key.truck, key.epoch, digest)
-            break
-        except SignatureError:
-            if index == len(keys) - 1:
-                raise
-    payload = decode_payload(unseal(record.sealed))
-    part = _batch_part(payload, digest, schema)
-    return UnparkedBatch(key, digest, part.first_ms or 0, part.last_ms or 0, part.rows or 0)
-
-
-def _check_boot(boot: int | None) -> None:
-    if boot is not None and boot > _BOOT_MAX:
-        raise MalformedError("a boot's number has more than 63 bits")
-
-
-def _check_time(time_ms: int) -> None:
-    if abs(time_ms) > _TIME_MS_MAX:
-        raise MalformedError("a time that no clock shows")

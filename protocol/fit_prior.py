@@ -57,6 +57,10 @@ class _Tally:
                 self._count(of, 1 + exponent, wanted > exponent)
         return residual
 
+    def copy(self) -> _Tally:
+        """Return itself: nothing goes on from a fit."""
+        return self
+
     def _count(self, of: int, cell: int, bit: bool) -> None:
         self._seen.setdefault((of, cell), [0, 0])[bit] += 1
 

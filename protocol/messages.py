@@ -72,13 +72,13 @@ class Parcel(WireArray, frozen=True):
 def parcel_aad(truck: str, epoch: int, meaning: bytes | None) -> bytes:
     """Return the external_aad of a parcel: what both sides know and nobody pays for.
 
-    `meaning` (32 bytes, see `batch_meaning`) is given for a batch, so that its signature also fixes what its bytes mean.
+    `meaning` (32 bytes, see `batch_meaning`) is given for a batch: its signature also fixes what its bytes mean.
     """
     return cbor.encode([CONTEXT_PARCEL, truck, epoch, meaning])
 
 
 def batch_meaning(schema_digest: bytes, base_digest: bytes | None = None) -> bytes:
-    """Return what fixes the rows of a batch besides its own bytes: its schema, and the batch it goes on from, if any."""
+    """Return what fixes the rows of a batch besides its bytes: its schema, and the batch it goes on from, if any."""
     return schema_digest if base_digest is None else cose.digest(CONTEXT_BASE.encode() + schema_digest + base_digest)
 
 
@@ -113,7 +113,7 @@ class Batch(WireArray, frozen=True):
     """The payload of a BATCH parcel: rows of one schema. `boot` is None when times are wall time (s, Unix).
 
     Otherwise times are monotonic seconds of that boot, to be repaired when a CLOCK event tells its offset. `base` names
-    the batch of the same schema that it goes on from: how many sequences before its own, or its sequence in `base_epoch`.
+    the batch of the same schema that it goes on from: how many sequences before its own, or one of `base_epoch`.
     """
 
     schema: Annotated[int, Meta(ge=0, le=0xFFFF)]
@@ -203,8 +203,8 @@ class Ack(WireMap, frozen=True):
     """The answer to an upload: all up to `cumulative` are committed, and the ranges above it too.
 
     `desired` is there only while the truck's last receipt names another desired state; `time_s` and `spent` (link,
-    bytes of flash, bytes of the others in the month of `time_s`, as the gateway counted them) only when asked. `codec` is
-    the newest that the gateway decodes, told with the time.
+    bytes of flash, bytes of the others in the month of `time_s`, as the gateway counted them) only when asked.
+    `codec` is the newest that the gateway decodes, told with the time.
     """
 
     labels: ClassVar = {

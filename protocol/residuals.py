@@ -37,7 +37,7 @@ _MANTISSA_CELLS: Final = 8  # of one exponent
 
 
 class Tuning(NamedTuple):
-    """How a codec learns: a cell's sightings count up to `count_max`; `mantissa_bits` are modelled, and move by a shift."""
+    """How a codec learns: sightings of a cell count up to `count_max`; so many mantissa bits are modelled."""
 
     count_max: int
     mantissa_bits: int
@@ -135,8 +135,7 @@ class ResidualModel:
             if near_count:
                 near_chance = near[cell]
                 middle = low + (
-                    (high - low)
-                    * ((near_chance * near_count + far_chance * far_count) // (near_count + far_count))
+                    (high - low) * ((near_chance * near_count + far_chance * far_count) // (near_count + far_count))
                     >> 16
                 )
             else:
@@ -208,7 +207,7 @@ class ResidualModel:
                 coder.low, coder.high, coder.code = low, high, code
                 left += coder.raw(wanted - cell, _RAW_EXPONENT_BITS)
                 low, high, code = coder.low, coder.high, coder.code
-            # The mantissa: its first bits are modelled, by the exponent and the bits before; the others are at even odds.
+            # The mantissa: its first bits are modelled, by the exponent and the bits before; the others are raw.
             mantissas, at = self._mantissas, cell * _MANTISSA_CELLS
             while left:
                 left -= 1

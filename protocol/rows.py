@@ -75,18 +75,17 @@ class RowModel:
         self._period = schema.period_ticks
         self._time_zero = EPOCH_S * schema.ticks_per_s
         self._time: int | None = None
-        if base is not None:
-            self._states = [state.copy() for state in base._states]
-            self._changes = base._changes.copy()
-            self._time_model = base._time_model.copy()
-            self._sparse, self._absent = base._sparse.copy(), [flag.copy() for flag in base._absent]
-        else:
-            tuning = CARRIED if schema.codec is Codec.CARRIED else CONTEXT
+        tuning = CARRIED if schema.codec is Codec.CARRIED else CONTEXT
+        self._states: list[ChannelState]
+        self._changes: list[int] = [0] * len(schema.channels) if base is None else base._changes.copy()
+        self._time_model: ResidualModel = ResidualModel(tuning=tuning) if base is None else base._time_model.copy()
+        self._sparse: _Flag = _Flag() if base is None else base._sparse.copy()
+        self._absent: list[_Flag] = [_Flag() for _ in schema.channels] if base is None else _copies(base._absent)
+        if base is None:
             models = models or [ResidualModel(channel.prior, tuning) for channel in schema.channels]
             self._states = [ChannelState(each, model) for each, model in zip(schema.channels, models, strict=True)]
-            self._changes = [0] * len(self._states)
-            self._time_model = ResidualModel(tuning=tuning)
-            self._sparse, self._absent = _Flag(), [_Flag() for _ in schema.channels]
+        else:
+            self._states = [state.copy() for state in base._states]
         self._order = [(index, self._states[index]) for index in schema.coding_order]
 
     def code(self, coder: Coder, row: Row) -> Row:
@@ -241,3 +240,7 @@ class _Flag:
         coded = coder.bit(bit, self.chance)
         self.chance += (PROBABILITY_ONE - _RARE - self.chance >> 3) if coded else (_RARE - self.chance >> 5)
         return coded
+
+
+def _copies(flags: list[_Flag]) -> list[_Flag]:
+    return [flag.copy() for flag in flags]

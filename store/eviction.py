@@ -18,6 +18,7 @@ from typing import Final
 from protocol.errors import QueueFullError
 from protocol.messages import Tombstone
 from protocol.numbers import ParcelKind, Precedence
+from store import bases
 from store.database import PAGE_BYTES, Database
 
 ADMISSION_PERCENT: Final = 85
@@ -70,24 +71,26 @@ def make_room(
     *,
     fold: Callable[[], int] | None = None,
     batch: bool = False,
+    needed: bases.Key | None = None,
 ) -> None:
     """Make room for a parcel of `precedence`, in the caller's transaction; `bury` queues the tombstones.
 
     `fold` replaces some of the oldest detail by a summary and returns the bytes that this frees, 0 when there is none.
     Raises `QueueFullError` when what could be dropped for it (for a `batch`, the oldest batches too) is not enough.
+    `needed` is what the parcel goes on from.
     """
     percent = FLASH_PERCENT if precedence is Precedence.FLASH else ADMISSION_PERCENT
     limit = database.capacity_bytes() * percent // 100 - payload_bytes - OVERHEAD_BYTES
     if database.used_bytes() <= limit:
         return
     # What the gateway has, and what a tombstone names already, is not needed any more.
-    _delete_closed(database)
+    _delete_closed(database, needed)
     if fold is not None and precedence <= Precedence.NORMAL:
         # A few steps make the room of one parcel; the bound keeps a transaction short, whatever is in the way.
         for _ in range(FOLDS_MAX):
             if database.used_bytes() <= limit or fold() == 0:
                 break
-            _delete_closed(database)
+            _delete_closed(database, needed)
     if database.used_bytes() <= limit:
         return
     need = payload_bytes + OVERHEAD_BYTES
@@ -105,9 +108,12 @@ def make_room(
         raise QueueFullError(f"the queue's share is used up and nothing below {precedence.name.lower()} can make room")
 
 
-def _delete_closed(database: Database) -> None:
-    params = {"delivered": _DELIVERED, "evicted": _EVICTED}
-    database.delete("parcels", "state IN (:delivered, :evicted)", params)
+def _delete_closed(database: Database, needed: bases.Key | None) -> None:
+    epoch, sequence = needed or (0, 0)
+    params = {"delivered": _DELIVERED, "evicted": _EVICTED, "epoch": epoch.to_bytes(8, "big"), "sequence": sequence}
+    closed = "state IN (:delivered, :evicted) AND NOT (epoch = :epoch AND sequence = :sequence)"
+    if database.delete("parcels", f"{closed} AND {bases.NOT_NEEDED}", params):
+        bases.forget_gone(database)
 
 
 def _drop_oldest(

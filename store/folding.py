@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from protocol.batch import decode
 from protocol.errors import LocalError, PeerError
 from protocol.messages import Batch, unseal
 from protocol.numbers import ParcelKind, Precedence
 from protocol.schema import Codec, Schema, decode_schema
 from protocol.summary import FOLDED, Piece, Summary, encode_summary, summarise, summary_schema
 from store import incidents
+from store.bases import Runs, of_database
 from store.database import Database
 from store.documents import Schemas
 from store.eviction import Dropped
@@ -68,6 +68,7 @@ class Folding:
         self._schemas = Schemas(database)
         self._offset_ms = offset_ms
         self._decoded: dict[bytes, Schema] = {}
+        self._runs = Runs(of_database(database))
 
     def summarise(self, add: AddSummary, *, full_before_s: int, before_s: int) -> int:
         """Queue one summary of detail that was added before `full_before_s`; return how many batches it stands for.
@@ -199,7 +200,7 @@ class Folding:
                 self._mark(epoch, sequence)
                 return None
             offset_ms = 0 if batch.boot is None else self._offset_ms(batch.boot) or 0
-            decoded = decode(schema, batch.body)
+            decoded = self._runs.rows(schema, (int.from_bytes(epoch, "big"), sequence), batch)
         except (LocalError, PeerError) as error:
             self._leave(epoch, sequence, str(error))
             return None

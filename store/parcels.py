@@ -19,12 +19,14 @@ from enum import IntEnum
 from functools import partial
 from typing import Any, Final, Protocol
 
+from msgspec.structs import replace
+
 from protocol import cose
 from protocol.errors import QueueFullError
 from protocol.forwarding import Settled, Waiting
 from protocol.messages import Ack, Parcel, unseal
 from protocol.numbers import PARCEL_BYTES_MAX, PARCEL_WINDOW, ParcelKind, Precedence
-from store import again, eviction, incidents
+from store import again, bases, eviction, incidents
 from store.database import Database, start_epoch
 from store.lived import Lived
 from store.sendings import Sendings
@@ -39,7 +41,7 @@ Fold = Callable[[Callable[[eviction.Dropped], None]], int]
 class Reseal(Protocol):
     """Seals a parcel again, outside of the place that knew what its batch meant."""
 
-    def __call__(self, parcel: Parcel, schema_digest: bytes | None) -> bytes:
+    def __call__(self, parcel: Parcel, meaning: bytes | None) -> bytes:
         """Return the sealed bytes."""
 
 
@@ -133,11 +135,13 @@ class ParcelQueue:
         schema_digest: bytes | None = None,
         rows: int = 0,
         token: bytes | None = None,
+        base: bases.Key | None = None,
     ) -> Parcel:
         """Number, seal and store a parcel, making room if that is needed; it is durable once the transaction is.
 
         `rows` is how many telemetry rows it holds, told in a tombstone. A `token` that was used before returns the
-        parcel that it made then: that is how an unknown COMMIT is repeated. Raises `QueueFullError`, `ValueError`.
+        parcel that it made then: that is how an unknown COMMIT is repeated. `base` is the delivered batch that a batch
+        goes on from: the payload is completed with it. Raises `QueueFullError`, `ValueError`.
         """
         if token is not None and (made := self._made_with(token)) is not None:
             return made
@@ -150,9 +154,10 @@ class ParcelQueue:
                     lambda dropped: self._bury(dropped, seal, now_s),
                     fold=None if self.folding is None else partial(self._fold, self.folding, seal, now_s),
                     batch=kind is ParcelKind.BATCH,
+                    needed=base,
                 )
                 values = {"rows": rows, "schema_digest": schema_digest, "deadline_s": deadline_s, "token": token}
-                return self._insert(kind, precedence, payload, seal, now_s, values)
+                return self._insert(kind, precedence, payload, seal, now_s, values, base)
         except sqlite3.OperationalError as error:
             if "full" in str(error):
                 raise QueueFullError("the queue's share of the disk is used up") from error
@@ -167,10 +172,21 @@ class ParcelQueue:
         return Parcel(int.from_bytes(row[0], "big"), row[1], Precedence(row[2]), ParcelKind(row[3]), payload)
 
     def _insert(
-        self, kind: ParcelKind, precedence: Precedence, payload: bytes, seal: Seal, now_s: int, values: dict[str, Any]
+        self,
+        kind: ParcelKind,
+        precedence: Precedence,
+        payload: bytes,
+        seal: Seal,
+        now_s: int,
+        values: dict[str, Any],
+        base: bases.Key | None = None,
     ) -> Parcel:
         epoch = self._database.epoch
-        parcel = Parcel(epoch, self._last_sequence(epoch) + 1, precedence, kind, payload)
+        key = (epoch, self._last_sequence(epoch) + 1)
+        if base is not None:
+            payload = bases.placed(payload, key, base)
+            bases.note(self._database, key, base)
+        parcel = Parcel(*key, precedence, kind, payload)
         sealed = seal(parcel)
         if len(sealed) > PARCEL_BYTES_MAX:
             raise ValueError(f"a sealed parcel of {len(sealed)} bytes is longer than {PARCEL_BYTES_MAX}")
@@ -334,7 +350,7 @@ class ParcelQueue:
         return clashed
 
     def renumber(self, sequences: Iterable[int], epoch: int, seal: Reseal) -> int:
-        """Give clashed parcels new numbers in the current epoch; return their count. `seal` gets its digest."""
+        """Give clashed parcels new numbers in the current epoch; return their count. `seal` gets a batch's meaning."""
         count = 0
         with self._database.atomic():
             for sequence in sequences:
@@ -344,12 +360,12 @@ class ParcelQueue:
                 row = self._database.row(sql, where)
                 if row is None:
                     continue
-                old = unseal(row[0])
+                old = replace(unseal(row[0]), epoch=epoch)
+                base, digest = bases.base_of(old), row[2]
+                reseal = partial(seal, meaning=bases.meaning(self._database, base, digest))
                 self._database.delete("parcels", clash, where)
-                digest = row[2]
                 values = {"rows": row[1], "schema_digest": digest, "deadline_s": row[3], "token": row[4]}
-                reseal = partial(seal, schema_digest=digest)
-                self._insert(old.kind, old.precedence, old.payload, reseal, row[5], values)
+                self._insert(old.kind, old.precedence, old.payload, reseal, row[5], values, base)
                 count += 1
         return count
 
@@ -362,6 +378,12 @@ class ParcelQueue:
             Count(Precedence(precedence), ParcelState(state), number, sealed_bytes)
             for precedence, state, number, sealed_bytes in self._database.rows(sql)
         )
+
+    def is_delivered(self, key: bases.Key) -> bool:
+        """Return whether a parcel is held that the gateway has acknowledged."""
+        sql = "SELECT 1 FROM parcels WHERE epoch = :epoch AND sequence = :sequence AND state = :state"
+        values = {"epoch": _key(key[0]), "sequence": key[1], "state": ParcelState.DELIVERED}
+        return self._database.value(sql, values) is not None
 
     def bytes_queued(self) -> int:
         """Return the bytes of all sealed parcels that wait."""
@@ -378,11 +400,15 @@ class ParcelQueue:
             # Closed later than now: a life that a cut has shortened, or a version before this one, by Unix time.
             self._update("closed_s > :now", {"now": lived_s}, closed_s=lived_s)
             again.try_again(self._database, lived_s)
-            closed = f"state IN ({int(ParcelState.DELIVERED)}, {int(ParcelState.EVICTED)})"
+            states = f"state IN ({int(ParcelState.DELIVERED)}, {int(ParcelState.EVICTED)})"
+            closed = f"{states} AND {bases.NOT_NEEDED}"
             before = {"before": self._lived.heard_s - kept_s}
             gone = self._database.delete("parcels", f"{closed} AND closed_s < :before", before)
-            newest = f"SELECT id FROM parcels WHERE {closed} ORDER BY id DESC LIMIT 1 OFFSET :kept"
-            return gone + self._database.delete("parcels", f"{closed} AND id <= ({newest})", {"kept": kept_max})
+            newest = f"SELECT id FROM parcels WHERE {states} ORDER BY id DESC LIMIT 1 OFFSET :kept"
+            gone += self._database.delete("parcels", f"{closed} AND id <= ({newest})", {"kept": kept_max})
+            if gone:
+                bases.forget_gone(self._database)
+            return gone
 
 
 _QUEUED: Final = f"epoch = :epoch AND sequence = :sequence AND state = {int(ParcelState.QUEUED)}"

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from protocol.errors import MalformedError
 from protocol.messages import Parcel, unseal
+from store import bases
 from store.database import Database
 from store.parcels import ParcelState
 
@@ -20,7 +21,7 @@ _CHUNK = 500
 
 
 def reseal_queue(database: Database, seal: Reseal) -> int:
-    """Seal every parcel that waits with `seal(parcel, schema_digest)`; return how many. One that is damaged stays."""
+    """Seal every parcel that waits with `seal(parcel, meaning)`; return how many. One that is damaged stays."""
     sql = (
         "SELECT id, epoch, sealed, schema_digest FROM parcels WHERE id > :after AND state IN (:queued, :clashed) "
         "ORDER BY id LIMIT :limit"
@@ -33,8 +34,9 @@ def reseal_queue(database: Database, seal: Reseal) -> int:
                 after = number
                 try:
                     parcel = replace(unseal(sealed), epoch=int.from_bytes(epoch, "big"))
+                    meaning = bases.meaning(database, bases.base_of(parcel), schema_digest)
                 except MalformedError:
                     continue
-                database.update("parcels", "id = :id", {"id": number}, sealed=seal(parcel, schema_digest))
+                database.update("parcels", "id = :id", {"id": number}, sealed=seal(parcel, meaning))
                 count += 1
     return count

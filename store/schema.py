@@ -121,6 +121,17 @@ def s003_summaries(db: SqliteDatabase) -> None:
     )
 
 
+@_STATE()
+def s004_bases(db: SqliteDatabase) -> None:
+    """Make the table that says which batch goes on from which."""
+    db.execute(
+        """CREATE TABLE bases (
+             epoch BLOB NOT NULL, sequence INTEGER NOT NULL, base_epoch BLOB NOT NULL, base_sequence INTEGER NOT NULL,
+             row_hash BLOB NOT NULL, PRIMARY KEY (epoch, sequence)) STRICT"""
+    )
+    db.execute("CREATE INDEX bases_by_base ON bases (base_epoch, base_sequence)")
+
+
 @_LINKS()
 def l001_links(db: SqliteDatabase) -> None:
     """Make the tables of links.db."""
@@ -162,7 +173,7 @@ STATE = Schema(
     _STATE,
     salvaged=(
         *("epochs", "parcels", "documents", "trusted", "outcomes", "schemas", "settings", "incidents", "open_rows"),
-        "summaries",
+        *("summaries", "bases"),
     ),
 )
 # Contexts are not salvaged: a sequence number that may be old is a nonce used twice. EDHOC makes new ones.

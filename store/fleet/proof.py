@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import and_, not_, or_, select, tuple_
+from sqlalchemy import Row, and_, not_, or_, select, tuple_
 
 from protocol.numbers import ParcelKind
 from store.fleet.database import FleetPart
@@ -55,14 +56,26 @@ class Proof(FleetPart):
         if after is not None:
             query = query.where(tuple_(*place) > after)
         async with self._database.read() as connection:
-            return [
-                EvidenceRecord(
-                    key=ParcelKey(row.truck, row.epoch, row.sequence),
-                    kind=ParcelKind(row.kind),
-                    received_ms=row.received_ms,
-                    sealed=row.sealed,
-                    state=None if row.state is None else BatchState(row.state),
-                    schema_digest=row.schema_digest,
-                )
-                for row in await connection.execute(query)
-            ]
+            return [_record(row) for row in await connection.execute(query)]
+
+    async def evidence_of(self, key: ParcelKey) -> EvidenceRecord | None:
+        """Return one parcel."""
+        query = (
+            select(parcels, batches.c.state, batches.c.schema_digest)
+            .outerjoin(batches, batches.c.id == parcels.c.id)
+            .where(parcels.c.truck == key.truck, parcels.c.epoch == key.epoch, parcels.c.sequence == key.sequence)
+        )
+        async with self._database.read() as connection:
+            row = (await connection.execute(query)).first()
+        return None if row is None else _record(row)
+
+
+def _record(row: Row[Any]) -> EvidenceRecord:
+    return EvidenceRecord(
+        key=ParcelKey(row.truck, row.epoch, row.sequence),
+        kind=ParcelKind(row.kind),
+        received_ms=row.received_ms,
+        sealed=row.sealed,
+        state=None if row.state is None else BatchState(row.state),
+        schema_digest=row.schema_digest,
+    )

@@ -73,10 +73,10 @@ class Schemas(FleetPart):
         return None if row is None else _record(row)
 
     async def parked_batches(
-        self, truck: str, schema_number: int, epoch: int | None = None, limit: int = 100
+        self, truck: str, schema_number: int, epoch: int | None = None, *, after: int = 0, limit: int = 100
     ) -> list[BatchRecord]:
-        """Return batches that wait for a schema, oldest first."""
-        query = select_batches().where(OPEN, _PARKED, batches.c.truck == truck)
+        """Return batches that wait for a schema, or for the batch they go on from, oldest first; `after` is an id."""
+        query = select_batches().where(OPEN, _PARKED, batches.c.truck == truck, batches.c.id > after)
         query = query.where(batches.c.schema_number == schema_number)
         if epoch is not None:
             query = query.where(parcels.c.epoch == epoch)
@@ -85,7 +85,7 @@ class Schemas(FleetPart):
             return [batch_record(row) for row in await connection.execute(query)]
 
     async def parked_numbers(self, truck: str) -> list[tuple[int, int]]:
-        """Return the (epoch, number) of the schemas that batches of this truck wait for."""
+        """Return the (epoch, number) of the schemas of batches of this truck that wait for it, or for their base."""
         query = select(parcels.c.epoch, batches.c.schema_number).join(parcels, parcels.c.id == batches.c.id)
         query = query.where(OPEN, _PARKED, batches.c.truck == truck)
         async with self._database.read() as connection:

@@ -89,6 +89,15 @@ class Telemetry(FleetPart):
         async with self._database.read() as connection:
             return [batch_record(row) for row in await connection.execute(query)]
 
+    async def batch(self, key: ParcelKey) -> BatchRecord | None:
+        """Return one batch, whatever became of it."""
+        query = select_batches().where(
+            parcels.c.truck == key.truck, parcels.c.epoch == key.epoch, parcels.c.sequence == key.sequence
+        )
+        async with self._database.read() as connection:
+            row = (await connection.execute(query)).first()
+        return None if row is None else batch_record(row)
+
     async def extent(self, truck: str, since_ms: int, until_ms: int) -> tuple[int, int] | None:
         """Return the times of the first and the last row of the batches that overlap [since_ms, until_ms)."""
         query = select(func.min(batches.c.first_ms).label("first_ms"), func.max(batches.c.last_ms).label("last_ms"))

@@ -74,7 +74,7 @@ async def test_a_parcel_whose_check_fails_unforeseen_is_refused_and_the_others_a
     def peek(*_: object) -> None:
         raise RecursionError("deeper than anybody thought")
 
-    monkeypatch.setattr("gateway.ingest.peek", peek)
+    monkeypatch.setattr("gateway.parts.peek", peek)
     ack = await truck.upload(truck.offer(), truck.batch(rows_from(NOW_S)), event(truck))
     assert ack.refused == ((2, Refusal.MALFORMED),)
     assert (ack.cumulative, ack.ranges) == (1, ((3, 3),))

@@ -128,7 +128,9 @@ def edges(kind: msgspec.inspect.Type, record: Any) -> list[tuple[Any, bool]]:
 
 # What an annotation does not say, and the tests of the class do: payloads by kind, one addressee, a manifest's paths.
 BY_HAND = {("Parcel", "kind"), ("Parcel", "payload"), ("SchemaOffer", "schema"), ("Addressee", "trucks")}
-BY_HAND |= {("Batch", "base_epoch"), ("Addressee", "group"), ("Manifest", "files")} | {(each.id, "document") for each in DOCUMENTS}
+BY_HAND |= {("Batch", "base_epoch"), ("Addressee", "group"), ("Manifest", "files")} | {
+    (each.id, "document") for each in DOCUMENTS
+}
 
 
 @pytest.mark.parametrize("wire", WIRE)

@@ -224,11 +224,18 @@ def test_a_base_is_named_by_its_distance_or_by_epoch_and_sequence() -> None:
 
 
 def test_a_batch_means_nothing_after_another_base() -> None:
-    schema, base = bytes(32), seal(KEY, Parcel(EPOCH, 1, Precedence.BULK, ParcelKind.BATCH, b"one"), "ke-arrow", bytes(32))
+    schema, base = (
+        bytes(32),
+        seal(KEY, Parcel(EPOCH, 1, Precedence.BULK, ParcelKind.BATCH, b"one"), "ke-arrow", bytes(32)),
+    )
     meaning = messages.batch_meaning(schema, messages.content_digest(base))
     sealed = seal(KEY, Parcel(EPOCH, 2, Precedence.BULK, ParcelKind.BATCH, b"two"), "ke-arrow", meaning)
     verify_parcel(sealed, KEY.public, "ke-arrow", EPOCH, meaning)
     other = seal(KEY, Parcel(EPOCH, 1, Precedence.BULK, ParcelKind.BATCH, b"won"), "ke-arrow", schema)
-    for wrong in (schema, messages.batch_meaning(schema, messages.content_digest(other)), messages.batch_meaning(schema)):
+    for wrong in (
+        schema,
+        messages.batch_meaning(schema, messages.content_digest(other)),
+        messages.batch_meaning(schema),
+    ):
         with pytest.raises(SignatureError):
             verify_parcel(sealed, KEY.public, "ke-arrow", EPOCH, wrong)

@@ -42,7 +42,7 @@ def key() -> cose.SigningKey:
 @pytest.fixture
 def seal(key: cose.SigningKey) -> Callable[..., bytes]:
     """Seal as a truck called ke-arrow does."""
-    return lambda parcel, schema_digest=None: messages.seal(key, parcel, "ke-arrow", schema_digest)
+    return lambda parcel, meaning=None: messages.seal(key, parcel, "ke-arrow", meaning)
 
 
 @pytest.fixture

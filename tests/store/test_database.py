@@ -121,7 +121,7 @@ def test_a_database_of_an_older_version_is_brought_up_to_this_one(opened, tmp_pa
     first = opened()
     epoch = first.epoch
     newest = first.value("SELECT name FROM _sqlite_migrations WHERE migration_set = 'state' ORDER BY id DESC LIMIT 1")
-    assert newest == "s003_summaries"
+    assert newest == "s004_bases"
     first.sql.execute("DROP TABLE open_rows")
     first.sql.execute("DELETE FROM _sqlite_migrations WHERE name = 's002_open_rows'")
     first.close()
