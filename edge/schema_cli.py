@@ -39,8 +39,11 @@ def schema_group() -> None:
 )
 @click.option("--schema", "schema_path", type=click.Path(path_type=Path), help="A schema that `suggest --out` wrote.")
 @click.option("--holdout", is_flag=True, help="Fit the schema to the first half and measure only the second.")
+@click.option("--alone", is_flag=True, help="Encode each batch by itself.")
 @_json
-def measure_command(csv: Path, rows_max: int, schema_path: Path | None, holdout: bool, as_json: bool) -> None:
+def measure_command(
+    csv: Path, rows_max: int, schema_path: Path | None, holdout: bool, alone: bool, as_json: bool
+) -> None:
     """Encode and decode a recording, check the round trip, and print body and wire bytes a row.
 
     CSV (or .csv.gz): the first row names the columns, `t` in s first; the second row has the decimal scales (1, 10,
@@ -48,7 +51,8 @@ def measure_command(csv: Path, rows_max: int, schema_path: Path | None, holdout:
 
     Unless --schema or --holdout is given, the schema is the one that `suggest` fits to this very file; it is
     registered once, so its bytes (schema_bytes) are not part of the bytes a row. A batch is also cut when its datagram
-    is full. Wire bytes count the signed parcel, its packet and the acknowledgement, at the IP level.
+    is full, and goes on from the one before, eight in a run, as a truck's do while there is contact; with --alone each
+    is encoded by itself. Wire bytes count the signed parcel, its packet and the acknowledgement, at the IP level.
 
     \b
     Examples:
@@ -58,7 +62,7 @@ def measure_command(csv: Path, rows_max: int, schema_path: Path | None, holdout:
     try:
         recording = read_recording(csv)
         schema, rows = _schema_and_rows(recording, schema_path, holdout)
-        result = measure(schema, rows, rows_max=rows_max)
+        result = measure(schema, rows, rows_max=rows_max, alone=alone)
     except DigitruckError as error:
         raise click.ClickException(str(error)) from error
     if as_json:

@@ -2,7 +2,8 @@
 
 The whole run happens in a network namespace of its own, where nothing else uses the loopback interface, so that its
 counters are the bytes of this protocol alone: headers, handshake, acknowledgements, schema and clock included. Rows are
-given to the recorder as fast as it takes them; batches close when they fill a datagram. The schema is the one that
+given to the recorder as fast as it takes them, but for a closed batch, which is waited for until it is acknowledged:
+a row a minute leaves time for that. Batches close when they fill a datagram. The schema is the one that
 `digitruck-edge schema suggest` fits to the trace. Needs `unshare` (root, or user namespaces).
 """
 
@@ -154,7 +155,10 @@ async def _send(edge: Edge, schema: Schema, rows: object) -> tuple[int, tuple[in
     await asyncio.sleep(1.0)
     ready = loopback()
     for time_s, cells in rows:  # type: ignore[attr-defined]
+        closed = edge.recorder.batches
         await edge.recorder.on_row("trace", time_s - edge.clock.offset_s, cells)
+        while edge.recorder.batches > closed and await edge.writer.run(edge.queue.bytes_queued):
+            await asyncio.sleep(0.002)
     await edge.recorder.close_all()
     while await edge.writer.run(edge.queue.bytes_queued):
         await asyncio.sleep(0.1)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import sqlite3
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,10 @@ from edge.batches import BODY_BYTES_MAX
 from protocol import batch
 from protocol.errors import LocalError, QueueFullError
 from protocol.messages import Batch, Parcel, Upload, seal, unseal, verify_parcel
-from protocol.numbers import DATAGRAM_PAYLOAD_BYTES_MAX, ParcelKind, Precedence
-from protocol.schema import decode_schema
+from protocol.numbers import CODEC_ASSUMED, DATAGRAM_PAYLOAD_BYTES_MAX, ParcelKind, Precedence
+from protocol.schema import Codec, decode_schema
 from store import incidents
+from store.bases import Runs, of_database
 from store.database import open_database
 from store.errors import StoreFailedError
 from store.openrows import OpenRow, OpenRows
@@ -338,3 +341,95 @@ async def test_a_power_cut_at_any_statement_loses_no_row_and_doubles_none(tmp_pa
     # The one that was refused may be there: its fate was told as unknown. No other, and none twice.
     assert values in (accepted, [*accepted, len(accepted)])
     await truck.stop()
+
+
+def bases_of(truck: Truck) -> list[int | None]:
+    return [each.base for each in truck.payloads(ParcelKind.BATCH)]
+
+
+def runs_read(truck: Truck) -> list[tuple[int, tuple[int | None, ...]]]:
+    """Return the rows of all parcels, as the truck itself reads them."""
+    schema, runs = replace(SCHEMA, codec=Codec.CARRIED), Runs(of_database(truck.database))
+    found = truck.database.rows("SELECT epoch, sequence, sealed FROM parcels WHERE kind = 1 ORDER BY id")
+    return [
+        row
+        for epoch, sequence, sealed in found
+        for row in runs.rows(schema, (int.from_bytes(epoch, "big"), sequence), Batch.decode(unseal(sealed).payload))
+    ]
+
+
+async def test_a_batch_goes_on_from_the_newest_that_was_delivered(truck: Truck) -> None:
+    await truck.recorder.use_codec(Codec.CARRIED)
+    taken = []
+    for at in range(12):
+        for value in range(5):
+            taken.append((2600 + value, at))
+            await truck.row(*taken[-1])
+        await truck.recorder.close_all()
+        if at != 3:  # then there is no contact for once
+            await truck.writer.run(truck.deliver)
+    # Eight make a run, and the next stands alone; what was not delivered is gone on from by nobody.
+    assert bases_of(truck) == [None, 1, 1, 1, 2, 1, 1, 1, 1, None, 1, 1]
+    assert [cells for _, cells in runs_read(truck)] == taken
+
+
+async def test_a_batch_that_was_just_opened_goes_on_from_what_is_acknowledged_then(truck: Truck) -> None:
+    await truck.recorder.use_codec(Codec.CARRIED)
+    chance = random.Random(4)
+    values = [(chance.randrange(-(2**40), 2**40), chance.randrange(2**40)) for _ in range(300)]
+    batches = 0
+    for cells in values:
+        await truck.row(*cells)
+        if truck.recorder.batches > batches:
+            batches = truck.recorder.batches
+            await truck.writer.run(truck.deliver)  # a moment after it was closed, and the next was opened
+    await truck.recorder.close_all()
+    assert bases_of(truck)[:3] == [None, 1, 1]
+    assert [cells for _, cells in runs_read(truck)] == values
+    sealed = [row[0] for row in truck.database.rows("SELECT sealed FROM parcels WHERE kind = 1")]
+    assert max(map(len, sealed)) <= DATAGRAM_PAYLOAD_BYTES_MAX - 16
+
+
+async def test_after_a_restart_a_batch_stands_alone_and_the_codec_is_remembered(truck: Truck) -> None:
+    await truck.recorder.use_codec(Codec.CARRIED)
+    await truck.row(1, 1)
+    await truck.recorder.close_all()
+    await truck.writer.run(truck.deliver)
+    await truck.row(2, 2)
+    await truck.restart()
+    await truck.row(3, 3)
+    await truck.recorder.close_all()
+    assert bases_of(truck) == [None, None, None]
+    assert [cells for _, cells in runs_read(truck)] == [(1, 1), (2, 2), (3, 3)]
+    assert [decode_schema(each.schema).codec for each in truck.payloads(ParcelKind.SCHEMA)] == [
+        Codec.CONTEXT,
+        Codec.CARRIED,
+    ]
+
+
+async def test_a_gateway_that_does_not_know_the_codec_never_gets_it(truck: Truck) -> None:
+    await truck.row(1, 1)
+    await truck.recorder.use_codec(Codec.CARRIED)
+    await truck.row(2, 2)
+    await truck.recorder.use_codec(CODEC_ASSUMED)  # another gateway, or an older one
+    await truck.row(3, 3)
+    await truck.recorder.close_all()
+    numbers = {each.number: decode_schema(each.schema).codec for each in truck.payloads(ParcelKind.SCHEMA)}
+    used = [numbers[each.schema] for each in truck.payloads(ParcelKind.BATCH)]
+    assert used == [Codec.CONTEXT, Codec.CARRIED, Codec.CONTEXT]
+
+
+async def test_a_row_that_waits_while_the_codec_changes_is_in_the_next_batch(truck: Truck) -> None:
+    await truck.row(1, 1)
+    series = truck.recorder._batches.series("solar")
+    assert series is not None
+    async with series.lock:
+        waiting = asyncio.create_task(truck.row(2, 2))
+        changing = asyncio.create_task(truck.recorder.use_codec(Codec.CARRIED))
+        await asyncio.sleep(0)
+    await asyncio.gather(waiting, changing)
+    await truck.recorder.close_all()
+    assert truck.open_rows() == 0
+    codecs = {each.number: decode_schema(each.schema) for each in truck.payloads(ParcelKind.SCHEMA)}
+    found = [batch.decode(codecs[each.schema], each.body) for each in truck.payloads(ParcelKind.BATCH)]
+    assert sorted(cells for rows in found for _, cells in rows) == [(1, 1), (2, 2)]
