@@ -21,7 +21,7 @@ def recording(count: int, step: float = 3.0) -> Recording:
 def test_every_row_comes_back_and_every_byte_is_counted() -> None:
     trace = recording(130)
     schema = fit(trace)
-    result = measure(schema, trace.rows, rows_max=60)
+    result = measure(schema, trace.rows, rows_max=60, alone=True)
     bodies = encode_batches(schema, trace.rows, rows_max=60)
     assert result.round_trip
     assert (result.rows, result.batches) == (130, 3)
