@@ -14,8 +14,8 @@ from protocol.cose import digest
 from protocol.messages import Parcel
 from protocol.rows import RowModel
 from protocol.schema import Codec, Schema
-from store.bases import Key
-from store.parcels import ParcelQueue
+from store.bases import Key, is_delivered
+from store.database import Database
 from store.writer import Writer
 
 # Each further batch saves less, and costs who reads one of them more: eight save nine tenths of what can be saved.
@@ -44,8 +44,8 @@ class Closed:
 class Bases:
     """What one series may go on from."""
 
-    def __init__(self, queue: ParcelQueue, writer: Writer) -> None:
-        self._queue = queue
+    def __init__(self, database: Database, writer: Writer) -> None:
+        self._database = database
         self._writer = writer
         self._closed: list[Closed] = []
 
@@ -64,13 +64,13 @@ class Bases:
 
     async def newest(self, than: Closed | None = None) -> Closed | None:
         """Return the newest batch that was delivered, if it is newer than a given one; None if there is none."""
-        epoch = self._queue.epoch
+        epoch = self._database.epoch
         for at in range(len(self._closed) - 1, -1, -1):
             closed = self._closed[at]
             if closed is than:
                 return None
             key = closed.key
-            if key[0] == epoch and await self._writer.run(lambda key=key: self._queue.is_delivered(key)):  # type: ignore[misc]
+            if key[0] == epoch and await self._writer.run(lambda key=key: is_delivered(self._database, key)):  # type: ignore[misc]
                 del self._closed[:at]
                 return closed if closed.depth < RUN_BATCHES else None
         return None

@@ -167,7 +167,7 @@ class OpenBatches:
         # Two names may declare the very same channels: their rows share a batch then, as they share the number.
         series = next((each for each in self._series.values() if each.number == number), None)
         if series is None:
-            bases = Bases(self._outbox.queue, self._writer)
+            bases = Bases(self._database, self._writer)
             series = Series(number, schema, declared, bases, BatchEncoder(schema), stale=kept > 0)
             series.opened = self._clock.monotonic()
             series.age_s, series.precedence = age_s, precedence

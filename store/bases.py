@@ -18,6 +18,7 @@ from protocol.rows import Row, RowModel
 from protocol.schema import Schema
 from store.database import Database
 
+_DELIVERED: Final = 2
 Key = tuple[int, int]  # epoch and sequence
 # Of parcels that nothing goes on from.
 NOT_NEEDED: Final = (
@@ -74,6 +75,12 @@ def sealed_of(database: Database, key: Key) -> bytes | None:
     sql = "SELECT sealed FROM parcels WHERE epoch = :epoch AND sequence = :sequence"
     sealed: bytes | None = database.value(sql, {"epoch": _bytes(key[0]), "sequence": key[1]})
     return sealed or None
+
+
+def is_delivered(database: Database, key: Key) -> bool:
+    """Return whether a parcel is held that the gateway has acknowledged."""
+    sql = "SELECT 1 FROM parcels WHERE epoch = :epoch AND sequence = :sequence AND state = :state"
+    return database.value(sql, {"epoch": _bytes(key[0]), "sequence": key[1], "state": _DELIVERED}) is not None
 
 
 class Runs:

@@ -116,6 +116,18 @@ def _delete_closed(database: Database, needed: bases.Key | None) -> None:
         bases.forget_gone(database)
 
 
+def delete_old(database: Database, *, before_s: int, kept_max: int) -> int:
+    """Delete closed parcels of before a lived time, and all but the newest `kept_max`; return how many went."""
+    params = {"delivered": _DELIVERED, "evicted": _EVICTED, "before": before_s, "kept": kept_max}
+    closed = "state IN (:delivered, :evicted)"
+    newest = f"SELECT id FROM parcels WHERE {closed} ORDER BY id DESC LIMIT 1 OFFSET :kept"
+    old = f"{closed} AND (closed_s < :before OR id <= ({newest})) AND {bases.NOT_NEEDED}"
+    gone = database.delete("parcels", old, params)
+    if gone:
+        bases.forget_gone(database)
+    return gone
+
+
 def _drop_oldest(
     database: Database,
     precedence: Precedence,

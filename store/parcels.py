@@ -379,12 +379,6 @@ class ParcelQueue:
             for precedence, state, number, sealed_bytes in self._database.rows(sql)
         )
 
-    def is_delivered(self, key: bases.Key) -> bool:
-        """Return whether a parcel is held that the gateway has acknowledged."""
-        sql = "SELECT 1 FROM parcels WHERE epoch = :epoch AND sequence = :sequence AND state = :state"
-        values = {"epoch": _key(key[0]), "sequence": key[1], "state": ParcelState.DELIVERED}
-        return self._database.value(sql, values) is not None
-
     def bytes_queued(self) -> int:
         """Return the bytes of all sealed parcels that wait."""
         sql = "SELECT coalesce(sum(length(sealed)), 0) FROM parcels WHERE state = :state"
@@ -400,15 +394,7 @@ class ParcelQueue:
             # Closed later than now: a life that a cut has shortened, or a version before this one, by Unix time.
             self._update("closed_s > :now", {"now": lived_s}, closed_s=lived_s)
             again.try_again(self._database, lived_s)
-            states = f"state IN ({int(ParcelState.DELIVERED)}, {int(ParcelState.EVICTED)})"
-            closed = f"{states} AND {bases.NOT_NEEDED}"
-            before = {"before": self._lived.heard_s - kept_s}
-            gone = self._database.delete("parcels", f"{closed} AND closed_s < :before", before)
-            newest = f"SELECT id FROM parcels WHERE {states} ORDER BY id DESC LIMIT 1 OFFSET :kept"
-            gone += self._database.delete("parcels", f"{closed} AND id <= ({newest})", {"kept": kept_max})
-            if gone:
-                bases.forget_gone(self._database)
-            return gone
+            return eviction.delete_old(self._database, before_s=self._lived.heard_s - kept_s, kept_max=kept_max)
 
 
 _QUEUED: Final = f"epoch = :epoch AND sequence = :sequence AND state = {int(ParcelState.QUEUED)}"

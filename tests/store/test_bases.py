@@ -17,7 +17,7 @@ from protocol.schema import Channel, Codec, Schema
 from store.bases import Key, Runs, of_database, sealed_of
 from store.database import Database
 from store.folding import Folding
-from store.parcels import DELIVERED_KEPT_S, ParcelQueue, ParcelState
+from store.parcels import ParcelQueue, ParcelState
 from store.resealing import reseal_queue
 
 TRUCK = "ke-arrow"
@@ -96,13 +96,14 @@ def test_a_run_is_read_from_the_queue_in_any_order(bench: Bench) -> None:
 def test_what_a_waiting_batch_goes_on_from_is_kept_and_let_go_of_after_it(bench: Bench) -> None:
     for at in range(3):
         bench.add(at)
-    week = 100 + DELIVERED_KEPT_S + 7 * DAY_S
-    bench.queue.prune(week)
+    bench.queue.prune(kept_s=-DAY_S, kept_max=0)
     assert bench.held() == [1, 2, 3]
     assert bench.read(bench.last or (0, 0)) == rows(2)
-    bench.deliver(week)
+    bench.deliver()
+    bench.queue.prune()
+    assert bench.held() == [1, 2, 3]
     for _ in range(3):
-        bench.queue.prune(week + DELIVERED_KEPT_S + 1)
+        bench.queue.prune(kept_s=-DAY_S)
     assert bench.held() == []
     assert bench.database.value("SELECT count(*) FROM bases") == 0
 
