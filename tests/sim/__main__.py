@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from dataclasses import replace
@@ -13,6 +14,7 @@ from tests.sim.planted import BUGS, first_seed
 from tests.sim.run import Outcome, run
 from tests.sim.silence import keep_silent
 from tests.sim.world import Plan
+from tests.sim.years import fleets
 
 
 @click.command()
@@ -23,13 +25,32 @@ from tests.sim.world import Plan
 @click.option("--row-every-s", default=1_800.0, show_default=True, help="Mean time between two rows of a truck.")
 @click.option("--planted", is_flag=True, help="Plant ten bugs one by one; each must be found within 200 seeds.")
 @click.option("--silence", is_flag=True, help="A truck hears nothing for 90 days, with room on its disk for 20.")
+@click.option("--years", type=float, help="Simulate so many truck-years of ordinary troubles, in several processes.")
+@click.option("--processes", default=os.cpu_count() or 1, show_default=True, help="How many, for --years.")
 @click.option("--replay", is_flag=True, help="Run each seed twice and compare the runs.")
 def main(
-    seed: int, seeds: int, trucks: int, days: float, row_every_s: float, planted: bool, silence: bool, replay: bool
+    seed: int,
+    seeds: int,
+    trucks: int,
+    days: float,
+    row_every_s: float,
+    planted: bool,
+    silence: bool,
+    years: float | None,
+    processes: int,
+    replay: bool,
 ) -> None:
-    """Simulate a fleet. A failed check prints the failing step, and the history of the parcel concerned."""
+    """Simulate a fleet. A failed check prints the failing step, and the history of the parcel concerned.
+
+    \b
+    make sim SEED=5 TRUCKS=4 DAYS=4      bad weather
+    make sim ARGS="--years 100"          many fleets, ordinary years
+    make sim ARGS=--silence              ninety days without a link
+    """
     if planted:
         sys.exit(_plant())
+    if years is not None:
+        sys.exit(_years(years, seed, processes))
     if silence:
         click.echo(keep_silent(seed=seed))
         return
@@ -48,6 +69,26 @@ def main(
     click.echo(
         f"{seeds} seeds, {years:.2f} truck-years in {minutes:.1f} min of one core: {years / minutes:.2f} a minute"
     )
+
+
+def _years(wanted: float, first_seed: int, processes: int) -> int:
+    began, years, core_s, broken = time.monotonic(), 0.0, 0.0, []
+    for fleet in fleets(wanted, first_seed=first_seed, processes=processes):
+        years, core_s = years + fleet.years, core_s + fleet.core_s
+        left_min = (time.monotonic() - began) / 60 * max(0.0, wanted / years - 1)
+        click.echo(
+            f"seed {fleet.seed} {'fails' if fleet.failure else 'holds'}: {fleet.rows} rows, {fleet.lives} lives, "
+            f"{fleet.steps} steps, digest {fleet.digest[:16]}; {years:.1f} of {wanted:g} truck-years, "
+            f"about {left_min:.0f} min left"
+        )
+        if fleet.failure:
+            broken.append(fleet.seed)
+            click.echo(f"{fleet.failure}\n\nAgain: make sim ARGS='--years 1 --processes 1' SEED={fleet.seed}", err=True)
+    click.echo(
+        f"{years:.2f} truck-years in {core_s / 60:.1f} min of one core: {60 * years / core_s:.2f} a minute; "
+        f"{len(broken)} seeds broke a promise{': ' + ', '.join(map(str, broken)) if broken else ''}"
+    )
+    return 1 if broken else 0
 
 
 def _plant() -> int:

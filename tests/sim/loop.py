@@ -45,7 +45,9 @@ class _Instants:
     def select(self, timeout_s: float | None) -> tuple[()]:
         if timeout_s is None:
             raise DeadlockError("nothing is due any more")
-        self._loop.now_s += max(0.0, timeout_s)
+        if timeout_s > 0:
+            self._loop.now_s += timeout_s
+            self._loop.instants += 1
         return ()
 
     def close(self) -> None:
@@ -58,6 +60,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def __init__(self) -> None:
         super().__init__()
         self.now_s = 0.0
+        self.instants = 0  # how often time went on: what polls is seen here
         self._selector = _Instants(self)
         self._clock_resolution = 1e-6
         self._readers: dict[int, tuple[Callable[..., Any], tuple[Any, ...], contextvars.Context]] = {}

@@ -27,8 +27,10 @@ import edge.daemon
 import edge.downlink
 import edge.fetch
 import edge.uplink
+import gateway.budgetwatch
 import gateway.daemon
 import gateway.ledger
+import gateway.rollouts
 import gateway.rollups
 import store.coapcontext
 import store.coapmeter
@@ -205,6 +207,7 @@ _LONGER = (
     (gateway.budgetwatch, "_PAUSE_S", 21_600.0),
     (gateway.daemon, "_WATCHDOG_S", 43_200.0),
     (gateway.ledger, "_FLUSH_S", 3_600.0),
+    (gateway.rollouts, "_LOOK_AGAIN_S", 3_600.0),
     (gateway.rollups, "_PAUSE_S", 21_600.0),
     (store.fleet.changes, "_LOOK_AGAIN_S", 21_600.0),
 )
@@ -218,6 +221,7 @@ _LONGEST = (
     (edge.daemon, "_HOUSEKEEPING_S", 21_600.0),
     (gateway.daemon, "_WATCHDOG_S", 86_400.0),
     (gateway.ledger, "_FLUSH_S", 21_600.0),
+    (gateway.rollouts, "_LOOK_AGAIN_S", 43_200.0),
 )
 
 
