@@ -23,7 +23,7 @@ from edge.offline import offline_status
 from edge.schema_cli import schema_group
 from edge.series import check_told, split_tables
 from edge.service_cli import seal_keys, unit
-from edge.status import EdgeStatus, render_status
+from edge.status import EdgeStatus, render_links, render_status
 from edge.usb_cli import make_usb_group
 from protocol.errors import DigitruckError, LocalError, PeerError
 from protocol.joincode import read_join_code
@@ -160,25 +160,19 @@ def status(config: Path, as_json: bool) -> None:
 @_config_option
 @_json_option
 def linkcheck(config: Path, as_json: bool) -> None:
-    """Show each link: usable, round trip, loss, bytes left in this period.
+    """Show each link: up or down, tariff, what is left, what would not go over it now, and when it will.
 
     \b
     Example:
       digitruck-edge linkcheck
+      digitruck-edge linkcheck --json
     """
     settings, _ = _load(config)
     found = _ask_status(settings)
     if as_json:
         click.echo(msgspec.json.encode(found.links).decode())
         return
-    for link in found.links:
-        note = f" ({link.note})" if link.note else ""
-        usable = {True: "works", False: "does not answer", None: "not tried yet"}[link.usable]
-        left = "no cap" if link.left_bytes is None else f"{link.left_bytes} B left"
-        age = "never heard" if link.last_contact_age_s is None else f"heard {link.last_contact_age_s:.0f} s ago"
-        rtt = "" if link.rtt_s is None else f", round trip {link.rtt_s * 1000:.0f} ms"
-        loss = "" if link.loss is None else f", loss {link.loss:.0%}"
-        click.echo(f"{link.name}: {usable}{rtt}{loss}, {left}, {age}{note}")
+    click.echo(render_links(found.links).rstrip("\n"))
 
 
 @main.command()

@@ -290,6 +290,7 @@ class Bundles:
             raise MalformedError(f"the gateway offers a pack of {offer.size} bytes for {decoded} bytes of files")
         self._waiting = ""
         self._fetch = await self._start_fetch(offer.digest, offer.size, self._precedence(job), "content")
+        self._fetch.deadline_s = job.rollout.deadline_s
         return await self._fetch.run(), held
 
     async def _known_pack(
@@ -302,6 +303,7 @@ class Bundles:
             return None
         self._waiting = ""
         self._fetch = await self._start_fetch(known.pack, known.size, Precedence(job.rollout.precedence), "content")
+        self._fetch.deadline_s = job.rollout.deadline_s
         try:
             path = await self._fetch.run()
         except RefusedError as refusal:

@@ -20,6 +20,8 @@ from protocol.documents import Config, LinkConfig
 from protocol.errors import DigitruckError
 from protocol.messages import Receipt
 from protocol.numbers import DocumentKind, Outcome
+from protocol.tariffs import Power, Timetable
+from protocol.terms import Terms, terms_of
 from protocol.trust import version_name
 from store.attempts import Attempts
 
@@ -30,18 +32,20 @@ _MILLI = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Effective:
-    """What holds now: the file, with what the signed configuration changes. `links` has a budget for every link.
+    """What holds now: the file, with what the signed configuration changes. `terms` has a budget for every link.
 
     `limits` are those that a signed configuration sets (see `edge.triggers.signed_limits`).
     """
 
     batch_age_s: float
     collectors: tuple[Mapping[str, Any], ...]
-    links: tuple[LinkConfig, ...]
+    terms: tuple[Terms, ...]
     limits: Mapping[str, tuple[Limit, ...]] = field(default_factory=dict)
+    power: Power | None = None
+    timetable: Timetable | None = None
 
 
-def effective(file: EdgeConfig, signed: Config | None) -> Effective:
+def effective(file: EdgeConfig, signed: Config | None, truck: str = "") -> Effective:
     """Return the configuration that results; a signed one can change a period or a budget, never add a device path."""
     periods = {each.name: each.period_s for each in signed.collectors} if signed is not None else {}
     collectors = []
@@ -52,10 +56,20 @@ def effective(file: EdgeConfig, signed: Config | None) -> Effective:
         elif period_s > 0:
             collectors.append({**table, "period_s": period_s})
     budgets = {each.name: each for each in signed.links} if signed is not None else {}
-    links = tuple(_budget(link, budgets.get(link.name)) for link in file.link)
+    terms = tuple(
+        terms_of(
+            _budget(link, budgets.get(link.name)),
+            tariffs=signed.tariffs if signed is not None else (),
+            budgets=signed.budgets if signed is not None else (),
+            pools=signed.pools if signed is not None else (),
+            truck=truck,
+        )
+        for link in file.link
+    )
     age_s = signed.batch_age_s if signed is not None and signed.batch_age_s is not None else file.batch_age_s
     limits = signed_limits(signed.extra) if signed is not None else {}
-    return Effective(float(age_s), tuple(collectors), links, limits)
+    power, timetable = (signed.power, signed.timetable) if signed is not None else (None, None)
+    return Effective(float(age_s), tuple(collectors), terms, limits, power, timetable)
 
 
 def _budget(link: LinkSettings, signed: LinkConfig | None) -> LinkConfig:
@@ -82,6 +96,7 @@ class Configurator:
         remember_confirmed: Callable[[bytes], Awaitable[None]],
         monotonic: Callable[[], float],
         attempts: Attempts | None = None,
+        truck: str = "",
     ) -> None:
         """`apply` makes a configuration effective or raises; `rejected` are digests that were rolled back before.
 
@@ -89,6 +104,7 @@ class Configurator:
         """
         self._attempts = attempts or Attempts()
         self._file = file
+        self._truck = truck
         self._apply = apply
         self._send_receipt = send_receipt
         self._rejected = set(rejected)
@@ -147,7 +163,7 @@ class Configurator:
     async def _make_current(self, wanted: tuple[bytes, Config], before: tuple[bytes, Config] | None) -> None:
         digest, config = wanted
         with self._attempts.of(digest):
-            await self._apply(effective(self._file, config))
+            await self._apply(effective(self._file, config, self._truck))
         self._current, self.applied_version = wanted, config.version
         self._applied_at = self._monotonic()
         self._forget_confirming()
@@ -172,7 +188,7 @@ class Configurator:
     ) -> None:
         self._current = before
         self.applied_version = before[1].version if before is not None else None
-        await self._apply(effective(self._file, before[1] if before is not None else None))
+        await self._apply(effective(self._file, before[1] if before is not None else None, self._truck))
         await self._reject(digest, config, outcome, reason)
 
     async def _reject(self, digest: bytes, config: Config, outcome: Outcome, reason: str) -> None:

@@ -19,6 +19,7 @@ import structlog
 from edge.believed import Wanted, exchange_keys, expired, load_trust, read_wanted
 from edge.board import board_name
 from edge.bundles import Bundles
+from edge.choice import Choice
 from edge.classroom import make_classroom
 from edge.classroom_server import ClassroomServer
 from edge.clock import kernel_boot_id, load_clock, save_clock
@@ -29,10 +30,12 @@ from edge.config import EdgeConfig, LinkSettings
 from edge.configure import Configurator, Effective, effective
 from edge.downlink import Downlink
 from edge.fetch import Fetch
+from edge.habits import Habits
 from edge.identity import load_identity
 from edge.installer import Installer
 from edge.knownpacks import KnownPacks
 from edge.link import Link
+from edge.linkbudget import apply_terms, caps_of, open_budgets
 from edge.lives import Lives
 from edge.notify import notify, watchdog_pause_s
 from edge.recorder import Recorder
@@ -43,7 +46,6 @@ from edge.spending import Spending, take_account, write_ledger
 from edge.sticks import Sticks
 from edge.triggers import Triggers, merged
 from edge.uplink import Contact, Uplink
-from protocol.budget import Cap, period_of
 from protocol.documents import Config, parse_document
 from protocol.numbers import PIECE_BYTES, DocumentKind, Precedence
 from protocol.trust import version_name
@@ -96,12 +98,14 @@ class Edge:
         host = board_name()
         self.state = open_database(data / "state.db", schema=STATE, share_bytes=config.state_mb_max * _MB, host=host)
         self._closing.callback(self.state.close)
-        caps = {link.name: Cap.of(link) for link in effective(config, None).links}
-        self.links_store = open_links(data / "links.db", caps, host=host, boot=kernel_boot_id())
+        terms = effective(config, None).terms
+        self.links_store = open_links(data / "links.db", caps_of(terms), host=host, boot=kernel_boot_id())
         self._closing.callback(self.links_store.close)
         self.ledger = self.links_store.ledger
         settings = Settings(self.state)
         self.clock = load_clock(settings)
+        self.habits = Habits(settings, self.clock, [each.name for each in config.link])
+        self.budgets = open_budgets(terms, self.ledger, self.clock, self.habits.place)
         self.documents = Documents(self.state)
         bring_back_root(self.documents, data / "identity")
         self.trust = load_trust(self.documents, self.enrolment, self.clock)
@@ -135,7 +139,7 @@ class Edge:
             self.queue,
             self.writer,
             self.clock,
-            patience_s=config.patience_s,
+            choice=Choice(self.links, self.budgets, self.clock, self.habits, patience_s=config.patience_s),
             on_contact=self._on_contact,
             on_time=self._on_time,
             reseal=self.recorder.reseal,
@@ -180,6 +184,7 @@ class Edge:
             remember_confirmed=self._remember_confirmed,
             monotonic=self.clock.monotonic,
             attempts=self.attempts,
+            truck=self.enrolment.truck,
         )
         self._closing.push_async_callback(self.configurator.close)
         self.situation = Situation(self)
@@ -247,7 +252,7 @@ class Edge:
             gateways=self.enrolment.addresses,
             gateway_keys=partial(exchange_keys, self.trust, self.enrolment),
             contexts=self.links_store.contexts,
-            spending=Spending(settings.name, self.ledger, period=self.period),
+            spending=Spending(self.budgets[settings.name]),
             monotonic=self.clock.monotonic,
         )
 
@@ -259,7 +264,7 @@ class Edge:
         self.situation.touch()
         self.bundles.heard()
         await self.configurator.contact(contact.asked_at)
-        if take_account(self.ledger, self.uplink.links, contact.ack.spent, self.period()):
+        if take_account(self.budgets.values(), contact.ack.spent):
             self.uplink.budget_changed()
         if contact.ack.time_s is not None:
             await self.recorder.use_codec(contact.ack.codec)
@@ -300,22 +305,23 @@ class Edge:
         tables, series = split_tables(settings.collectors)
         plans = plan_collectors(tables)
         self.recorder.batch_age_s = settings.batch_age_s
-        self.ledger.set_caps({each.name: Cap.of(each) for each in settings.links})
+        apply_terms(self.budgets, self.ledger, settings.terms)
+        await self.writer.run(partial(self.habits.set_rules, settings.power, settings.timetable))
         for link in self.links:
-            budget = next((each for each in settings.links if each.name == link.name), None)
-            link.price = budget.price_per_mb_milli / 1000 if budget is not None else link.settings.price_per_mb
+            link.price = self.budgets[link.name].terms.tariff.price_per_mb_milli / 1000
         await self._stop_collectors()
         built = build_collectors(plans)
         for problem in built.problems:
             log.warning("collector.unusable", collector=problem.name, reason=problem.error)
-        triggers = Triggers(self.recorder)
+        triggers, channels = Triggers(self.recorder), {}
         for collector in built.collectors:
             mine = series[collector.name]
             schema = await open_series(self.recorder, collector, mine, self._data)
+            channels[collector.name] = schema.channels
             await triggers.watch(collector.name, schema.channels, merged(mine, collector.name, settings.limits))
         self.supervisor = Supervisor(
             built.collectors,
-            on_row=triggers.on_row,
+            on_row=self.habits.watch(triggers.on_row, channels),
             on_event=lambda name, values: self.recorder.event(name, Precedence.NORMAL, values),
             clock=RealClock(self.clock.monotonic),
         )
@@ -363,6 +369,7 @@ class Edge:
             await asyncio.sleep(_HOUSEKEEPING_S)
             await self.writer.run(self.queue.prune)
             await self.uplink.reload()
+            await self.writer.run(partial(self.habits.keep, self.habits.observe(self.links)))
             if self.clock.wall_s() is not None:
                 self.clock.raise_floor()
                 await self.writer.run(self._save_clock)
@@ -390,10 +397,3 @@ class Edge:
             if not self.attempts.overdue():
                 notify("WATCHDOG=1")
             await asyncio.sleep(pause_s)
-
-    def period(self) -> int | None:
-        """Return the billing period (year * 100 + month, UTC), or None while the clock is not trusted."""
-        wall_s = self.clock.wall_s()
-        if wall_s is None:
-            return None
-        return period_of(int(wall_s))

@@ -57,6 +57,7 @@ class Fetch:
         self._tasks: set[asyncio.Task[None]] = set()
         self._resting: dict[str, float] = {}
         self._failure: Exception | None = None
+        self.deadline_s: int | None = None  # Unix; until then it may wait for a link that costs less
 
     @property
     def pieces(self) -> int:
@@ -102,11 +103,15 @@ class Fetch:
             await self._storing
         await self._writer.run(self.staging.close)
 
+    def _may(self, link: Link) -> bool:
+        waiting = self.pieces_left * PIECE_BYTES
+        return self._uplink.may(link, self._precedence, waiting_bytes=waiting, deadline_s=self.deadline_s)
+
     def _pump(self, link: Link) -> None:
         now = self._monotonic()
         if link.resting or now < self._resting.get(link.name, 0.0):
             return
-        while len(self._arrived) < _ARRIVED_MAX and self._uplink.may(link, self._precedence):
+        while len(self._arrived) < _ARRIVED_MAX and self._may(link):
             if link.takes_bursts:
                 if not self._burst(link, now):
                     return

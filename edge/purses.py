@@ -1,4 +1,4 @@
-"""What the budget refuses now, by link and class: flash has a reserve of its own, all the rest shares what is left."""
+"""What the budget refuses now, by link and precedence: each may have a share of its own, and flash a reserve."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Purses:
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
-        self._empty_since: dict[tuple[str, bool], float] = {}
-        self._pause_until: dict[tuple[str, bool], float] = {}
+        self._empty_since: dict[tuple[str, Precedence], float] = {}
+        self._pause_until: dict[tuple[str, Precedence], float] = {}
 
     def ask_again(self) -> None:
         """Ask the budget again for what it refused: it may hold more now."""
@@ -52,5 +52,5 @@ class Purses:
         self._pause_until[_purse(link, precedence)] = self._monotonic() + pause_s
 
 
-def _purse(link: Payer, precedence: Precedence) -> tuple[str, bool]:
-    return link.name, precedence is Precedence.FLASH
+def _purse(link: Payer, precedence: Precedence) -> tuple[str, Precedence]:
+    return link.name, precedence

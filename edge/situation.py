@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from edge.believed import expired
 from edge.pages import ServedBundle
+from edge.reasons import describe, explain, format_money
 from edge.status import (
     ClockStatus,
     CollectorStatus,
@@ -17,6 +18,7 @@ from edge.status import (
     LinkStatus,
     QueueStatus,
     VersionStatus,
+    WaitStatus,
 )
 from protocol.documents import Manifest, parse_document
 from protocol.errors import PeerError
@@ -26,7 +28,6 @@ from store.parcels import ParcelState
 if TYPE_CHECKING:
     from edge.daemon import Edge
     from edge.installer import Installed
-    from edge.link import Link
 
 # A snapshot costs a look at every parcel and manifest: it is taken when something has changed, or has had time to.
 _REFRESH_S, _IDLE_REFRESH_S = 2.0, 60.0
@@ -128,8 +129,14 @@ class Situation:
     def _link(self, name: str) -> LinkStatus:
         edge = self._edge
         link = next(each for each in edge.links if each.name == name)
-        left = edge.ledger.left(name, Precedence.FLASH, period=edge.period())
-        contact = link.last_contact
+        budget, tariff = edge.budgets[name], edge.budgets[name].terms.tariff
+        span, contact, wall_s = budget.span(), link.last_contact, edge.clock.wall_s()
+        left = edge.ledger.left(name, Precedence.FLASH, period=budget.period())
+        waits = tuple(
+            WaitStatus(each.precedence.name.lower(), str(each.reason), explain(each, tariff, wall_s), each.until_s)
+            for each in (edge.uplink.why(link, precedence) for precedence in Precedence)
+            if each is not None
+        )
         return LinkStatus(
             name=name,
             usable=link.usable if contact is not None or not link.usable else None,
@@ -139,19 +146,13 @@ class Situation:
             rtt_s=link.rtt_s,
             loss=link.loss,
             last_contact_age_s=None if contact is None else edge.clock.monotonic() - contact,
-            note=self._note(link),
+            tariff=describe(tariff),
+            spent_money=format_money(edge.ledger.booked_nano(name), tariff.currency),
+            left_normal_bytes=budget.left_bytes(Precedence.NORMAL),
+            period_ends_s=None if span is None else span.ends_s,
+            waits=waits,
+            note=waits[0].text if waits else "",
         )
-
-    def _note(self, link: Link) -> str:
-        """Say why a link carries nothing, or not everything; empty when it does."""
-        ledger = self._edge.ledger
-        if self._edge.uplink.is_spent(link, Precedence.FLASH):
-            return "the budget of this month is used up"
-        if self._edge.uplink.is_spent(link, Precedence.NORMAL):
-            doubt = ledger.in_doubt(link.name)
-            why = "what was spent this month is not known" if doubt else "the budget of this month is used up"
-            return f"{why}: only flash may use the reserve"
-        return "" if link.settings.bulk else "content waits for a cheaper link"
 
     def _versions(self) -> tuple[VersionStatus, ...]:
         edge = self._edge

@@ -10,21 +10,22 @@ comes. A datagram that no charge covers does not leave.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Final
 
+from edge.linkbudget import EXCHANGE_BYTES_MIN, LinkBudget
+from protocol.billing import Cost
 from protocol.budget import Spent
 from protocol.errors import BudgetExceededError
 from protocol.numbers import Precedence
+from protocol.refusals import RefusedByBudgetError
 from store.coapmeter import Datagram, Direction
-from store.ledger import RECEIVED, SENT, Ledger, Reservation
+from store.ledger import RECEIVED, SENT, Reservation
 from store.links import Links
 
 # IP and UDP (IPv6: 48 B), CoAP header and token, OSCORE option, code, tag and payload marker, options, EDHOC message_3.
 HEADERS_BYTES_MAX: Final = 170
-# The least that an exchange is reserved for; a larger one finds out when it is reserved.
-EXCHANGE_BYTES_MIN: Final = 1_000
 _STRANGER = "stranger"
 # Longer than any link holds a datagram back; the meter forgets whose it was at about the same time.
 _LATE_S = 60.0
@@ -34,13 +35,23 @@ _LEDGER_S = 60.0
 class Charge:
     """The account of one request on one link."""
 
-    __slots__ = ("cause", "precedence", "received", "received_datagrams", "reservation", "sent", "sent_datagrams")
+    __slots__ = (
+        "cause",
+        "cost",
+        "precedence",
+        "received",
+        "received_datagrams",
+        "reservation",
+        "sent",
+        "sent_datagrams",
+    )
 
     def __init__(self, precedence: Precedence, cause: str, reservation: Reservation | None) -> None:
         self.precedence = precedence
         self.cause = cause
         self.reservation = reservation
         self.sent = self.sent_datagrams = self.received = self.received_datagrams = 0
+        self.cost = Cost()
 
     def covers(self, size: int) -> bool:
         """Return whether a datagram of `size` bytes may still leave under this charge."""
@@ -50,17 +61,23 @@ class Charge:
 class Spending:
     """One link's way to the ledger; its methods are what the link's meter calls."""
 
-    def __init__(self, link: str, ledger: Ledger, *, period: Callable[[], int | None]) -> None:
-        self._link = link
-        self._ledger = ledger
-        self._period = period
+    def __init__(self, budget: LinkBudget) -> None:
+        self.budget = budget
+        self._link = budget.name
+        self._ledger = budget.ledger
         self._late: dict[Charge, asyncio.TimerHandle] = {}
 
     def open(self, precedence: Precedence, cause: str, *, request_bytes: int, answer_bytes: int) -> Charge:
-        """Reserve the worst case of a request with payloads of these sizes; raise `BudgetExceededError`."""
+        """Reserve the worst case of a request with payloads of these sizes; raise `RefusedByBudgetError`."""
         worst = 2 * (request_bytes + HEADERS_BYTES_MAX) + answer_bytes + 2 * HEADERS_BYTES_MAX
-        reservation = self._ledger.reserve(self._link, precedence, cause, worst, period=self._period())
-        return Charge(precedence, cause, reservation)
+        refusal = self.budget.refusal(precedence, worst)
+        if refusal is not None:
+            raise RefusedByBudgetError(refusal)
+        return Charge(precedence, cause, self._reserve(precedence, cause, worst))
+
+    def _reserve(self, precedence: Precedence, cause: str, worst: int) -> Reservation:
+        cost = self.budget.worst(worst)
+        return self._ledger.reserve(self._link, precedence, cause, worst, period=self.budget.period(), cost=cost)
 
     def settle(self, charge: Charge) -> None:
         """Book what a request took; its datagrams that come from now on are charged one by one."""
@@ -72,6 +89,7 @@ class Spending:
                 received_bytes=charge.received,
                 sent_datagrams=charge.sent_datagrams,
                 received_datagrams=charge.received_datagrams,
+                cost=self.budget.settled(charge.cost),
             )
 
     def narrow(self, charge: Charge, bytes_max: int) -> None:
@@ -80,10 +98,9 @@ class Spending:
             return
         self.settle(charge)
         charge.sent = charge.received = charge.sent_datagrams = charge.received_datagrams = 0
+        charge.cost = Cost()
         with suppress(BudgetExceededError):  # what comes is charged as it comes then
-            charge.reservation = self._ledger.reserve(
-                self._link, charge.precedence, charge.cause, bytes_max, period=self._period()
-            )
+            charge.reservation = self._reserve(charge.precedence, charge.cause, bytes_max)
 
     def abandon(self, charge: Charge) -> None:
         """Settle a request that got no answer in time, but only when none can come any more."""
@@ -103,8 +120,7 @@ class Spending:
 
     def affordable(self, precedence: Precedence, size: int = EXCHANGE_BYTES_MIN) -> bool:
         """Return whether the budget holds at least one more small exchange of this precedence."""
-        left = self._ledger.left(self._link, precedence, period=self._period())
-        return left is None or left >= size
+        return self.budget.refusal(precedence, size) is None
 
     def before_send(self, datagram: Datagram) -> None:
         """Refuse a datagram that nobody has paid for: it does not leave."""
@@ -115,8 +131,9 @@ class Spending:
     def on_datagram(self, datagram: Datagram) -> None:
         """Count a datagram that left or came."""
         sent = datagram.direction is Direction.SENT
-        charge = datagram.account
+        charge, cost = datagram.account, self.budget.cost(datagram.bytes_ip)
         if isinstance(charge, Charge) and charge.reservation is not None:
+            charge.cost += cost
             if sent:
                 charge.sent += datagram.bytes_ip
                 charge.sent_datagrams += 1
@@ -130,25 +147,28 @@ class Spending:
             charge.cause if isinstance(charge, Charge) else _STRANGER,
             SENT if sent else RECEIVED,
             datagram.bytes_ip,
-            period=self._period(),
+            period=self.budget.period(),
+            cost=self.budget.settled(cost),
         )
 
 
-def take_account(
-    ledger: Ledger, links: Iterable[str], told: Sequence[tuple[str, int, int]] | None, period: int | None
-) -> bool:
-    """Take the gateway's account of the open month for the links whose own is in doubt; return whether any was.
+def take_account(budgets: Iterable[LinkBudget], told: Sequence[tuple[str, int, int]] | None) -> bool:
+    """Take the gateway's account of the calendar month (UTC) for the links whose own is in doubt; say if any was.
 
     `told` are link, bytes of flash, bytes of the others; None: it was not asked. An eighth is added for what left here
-    and was lost on the way, since the gateway never saw that.
+    and was lost on the way, since the gateway never saw that. A billing period that began before the month is not
+    covered: its link stays in doubt.
     """
-    if told is None or period is None:
+    if told is None:
         return False
     spent = {link: Spent(flash + flash // 8, other + other // 8) for link, flash, other in told}
-    doubted = [link for link in links if ledger.in_doubt(link)]
-    for link in doubted:
-        ledger.reconcile(link, spent.get(link, Spent()), period=period)
-    return bool(doubted)
+    taken = False
+    for budget in budgets:
+        span = budget.span()
+        if span is not None and budget.ledger.in_doubt(budget.name) and budget.is_of_this_month(span):
+            budget.ledger.reconcile(budget.name, spent.get(budget.name, Spent()), period=span.number)
+            taken = True
+    return taken
 
 
 class Unmetered:

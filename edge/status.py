@@ -7,11 +7,13 @@ console and offline.
 
 from __future__ import annotations
 
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from edge.clock import ClockState
 
+_PRECEDENCES: Final = ("flash", "priority", "normal", "bulk")
 _SIZES: Final = ("B", "kB", "MB", "GB", "TB")
 
 
@@ -26,11 +28,24 @@ class QueueStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class WaitStatus:
+    """One precedence that does not go over a link now: why (`protocol.refusals.Reason`), in words, and until when."""
+
+    precedence: str
+    reason: str
+    text: str
+    until_s: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class LinkStatus:
     """One uplink in this budget period. None: not known (`usable`), no cap (the budget), never (the last contact).
 
-    `left_bytes` is less than the budget minus what is spent while some of it is reserved. `rtt_s` is the smoothed round
-    trip, `loss` the share of recent requests without an answer; `note` says what keeps the link from carrying all.
+    Bytes are billed ones. `left_normal_bytes` is what of `left_bytes` normal may use now, by share and pace. `waits`
+    has the precedences that would not go now, `period_ends_s` when a new budget begins (Unix; None: the clock is
+    unknown). `left_bytes` is less than the budget minus what is spent while some of it is reserved. `rtt_s` is the
+    smoothed round trip, `loss` the share of recent requests without an answer; `note` says what keeps the link from
+    carrying all.
     """
 
     name: str
@@ -42,6 +57,11 @@ class LinkStatus:
     rtt_s: float | None = None
     loss: float | None = None
     note: str = ""
+    tariff: str = ""
+    spent_money: str = ""
+    left_normal_bytes: int | None = None
+    period_ends_s: int | None = None
+    waits: tuple[WaitStatus, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +161,12 @@ def render_status(status: EdgeStatus) -> str:
         ],
         empty="no links are configured",
     )
-    if notes := [f"{link.name}: {link.note}" for link in status.links if link.note]:
+    present = {queue.precedence for queue in status.queues if queue.parcels}
+    if any(not version.current for version in status.versions):
+        present.add("bulk")
+    notes = [f"{link.name}: {link.note}" for link in status.links if link.note and not link.waits]
+    notes += [line for link in status.links for line in why_lines(link, present)]
+    if notes:
         lines[-1:] = [*notes, ""]
     lines += _table(
         ("version of", "active", "desired", ""),
@@ -157,6 +182,33 @@ def render_status(status: EdgeStatus) -> str:
         empty="no collectors are running",
     )
     return "\n".join(lines).rstrip() + "\n"
+
+
+def render_links(links: Sequence[LinkStatus]) -> str:
+    """Return plain text of at most about 120 columns: a few lines a link, all that may keep it from carrying."""
+    lines: list[str] = []
+    for link in links:
+        usable = {True: "works", False: "does not answer", None: "not tried yet"}[link.usable]
+        rtt = "" if link.rtt_s is None else f", round trip {link.rtt_s * 1000:.0f} ms"
+        loss = "" if link.loss is None else f", loss {link.loss:.0%}"
+        age = "never heard" if link.last_contact_age_s is None else f"heard {_ago(link.last_contact_age_s)}"
+        lines.append(f"{link.name}: {usable}{rtt}{loss}, {age}")
+        left = "no cap" if link.left_bytes is None else f"{format_bytes(link.left_bytes)} left"
+        if link.left_bytes is not None and link.left_normal_bytes is not None:
+            left += f", {format_bytes(link.left_normal_bytes)} of it for normal now"
+        lines.append(f"  tariff  {link.tariff or '-'}")
+        lines.append(f"  spent   {format_bytes(link.spent_bytes)}, {link.spent_money or '-'}; {left}")
+        lines += [f"  {each.partition(': ')[2]}" for each in why_lines(link, _PRECEDENCES)]
+    return "\n".join(lines) + "\n"
+
+
+def why_lines(link: LinkStatus, present: Container[str]) -> list[str]:
+    """Return a line for each reason why something of what is `present` does not go over a link now."""
+    found: dict[str, list[str]] = {}
+    for wait in link.waits:
+        if wait.precedence in present:
+            found.setdefault(wait.text, []).append(wait.precedence)
+    return [f"{link.name}: {' and '.join(who)} wait{'s' * (len(who) == 1)}: {text}" for text, who in found.items()]
 
 
 def format_bytes(count: int) -> str:

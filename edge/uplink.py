@@ -17,17 +17,19 @@ import structlog
 from aiocoap.numbers import codes
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_never, wait_random_exponential
 
+from edge.choice import Choice
 from edge.clock import Clock
 from edge.contact import Contact as Contact
 from edge.contact import tell_failure
 from edge.link import Answered, Link
 from edge.link_errors import LinkDownError, SessionLostError
-from edge.purses import Purses
+from edge.waits import Waits
 from protocol.errors import BudgetExceededError, DigitruckError, PeerError, QueueFullError
 from protocol.forwarding import Forwarder, Settled, Transmit
 from protocol.messages import Ack, Upload, unseal
 from protocol.numbers import PARCEL_WINDOW, PATH_UPLOAD, Precedence
-from protocol.scheduler import LinkView, may_carry
+from protocol.refusals import Refusal
+from protocol.scheduler import Work, next_precedence
 from store.errors import CommitUnknownError
 from store.parcels import ParcelQueue, Reseal
 from store.writer import Writer
@@ -56,7 +58,7 @@ class Uplink:
         writer: Writer,
         clock: Clock,
         *,
-        patience_s: float,
+        choice: Choice,
         on_contact: Callable[[Contact], Awaitable[None]],
         on_time: Callable[[int, float], Awaitable[None]],
         reseal: Reseal,
@@ -66,7 +68,7 @@ class Uplink:
     ) -> None:
         """`in_doubt`: is earlier spending unknown? `on_fork`: the state is old."""
         self.links = {link.name: link for link in links}
-        self.patience_s = patience_s
+        self.choice = choice
         self._queue = queue
         self._writer = writer
         self._clock = clock
@@ -83,7 +85,7 @@ class Uplink:
         self._sends: set[asyncio.Task[None]] = set()
         self._losses: dict[str, int] = {}
         self._ended: dict[str, DigitruckError] = {}
-        self._purses = Purses(clock.monotonic)
+        self._waits = Waits(clock.monotonic)
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -111,7 +113,7 @@ class Uplink:
 
     def budget_changed(self) -> None:
         """Ask the budget again for what it refused."""
-        self._purses.ask_again()
+        self.choice.purses.ask_again()
         self.wake()
 
     def wake(self) -> None:
@@ -119,40 +121,28 @@ class Uplink:
         for event in self._wakes.values():
             event.set()
 
-    def may(self, link: Link, precedence: Precedence) -> bool:
-        """Return whether this link should carry this precedence now."""
-        if link.resting or self._unusable_since(link, precedence, trying=True) is not None:
-            return False
-        urgent = precedence <= Precedence.PRIORITY
-        now = self._clock.monotonic()
-        views, mine = [], None
-        for each in self.links.values():
-            # What can wait goes to a link that may be up again first; what cannot, only to one that is up.
-            since = self._unusable_since(each, precedence, trying=not urgent)
-            usable = since is None or each is link
-            unusable_s = 0.0 if since is None else now - since
-            view = LinkView(each.name, each.price, usable, unusable_s, each.settings.bulk)
-            views.append(view)
-            mine = view if each is link else mine
-        assert mine is not None
-        if urgent and not link.usable and any(view.usable for view in views if view is not mine):
-            return False
-        return may_carry(mine, views, precedence, patience_s=self.patience_s)
+    def may(
+        self, link: Link, precedence: Precedence, *, waiting_bytes: int | None = None, deadline_s: int | None = None
+    ) -> bool:
+        """Return whether this link should carry this precedence now: parcels, or so many bytes of a download.
 
-    def _unusable_since(self, link: Link, precedence: Precedence, *, trying: bool) -> float | None:
-        """Return since when a link cannot carry this, None when it can. `trying`: a link that is worth a try can."""
-        since = None
-        if link.resting or not (link.usable or trying):
-            since = link.down_since
-        return min((at for at in (since, self._purses.spent_since(link, precedence)) if at is not None), default=None)
+        A download that is due at `deadline_s` (Unix) may wait until then for a link that costs less.
+        """
+        if waiting_bytes is None:
+            return self.why(link, precedence) is None
+        return self.choice.why(link, Work(precedence, waiting_bytes=waiting_bytes), deadline_s=deadline_s) is None
+
+    def why(self, link: Link, precedence: Precedence) -> Refusal | None:
+        """Return why this link should not carry parcels of this precedence now; None: it should."""
+        return self.choice.why(link, self._waits.work(precedence))
 
     def is_spent(self, link: Link, precedence: Precedence) -> bool:
         """Return whether the budget keeps this precedence off a link now."""
-        return self._purses.is_spent(link, precedence)
+        return self.choice.purses.is_spent(link, precedence)
 
     def _refused(self, link: Link, precedence: Precedence) -> None:
         """Note that the budget refused a request."""
-        self._purses.refused(link, precedence, flying=len(self.forwarder.flight(link.name)) > 0)
+        self.choice.purses.refused(link, precedence, flying=len(self.forwarder.flight(link.name)) > 0)
 
     async def _run_link(self, link: Link) -> None:
         heard_at = None
@@ -214,7 +204,7 @@ class Uplink:
             wake.clear()
             try:
                 # The sweep notices what no event tells: patience that ran out, a budget's new period.
-                async with asyncio.timeout(min(_SWEEP_S, max(0.5, self.patience_s / 2))):
+                async with asyncio.timeout(min(_SWEEP_S, max(0.5, self.choice.patience_s / 2))):
                     await wake.wait()
             except TimeoutError:
                 continue
@@ -222,8 +212,19 @@ class Uplink:
     def _wants(self, link: Link) -> bool:
         if self._hello_wanted:
             return self.may(link, self._hello_precedence)
-        precedence = self.forwarder.peek(link.name)
-        return precedence is not None and self.may(link, precedence)
+        return self._next(link) is not None
+
+    def _next(self, link: Link) -> Precedence | None:
+        """Return which precedence should go next over this link, None when none of those that wait may go now."""
+        if self.forwarder.peek(link.name) is None:
+            return None
+        self._waits.note(self.forwarder.waiting_bytes())
+        waiting = [
+            (each, self._waits.waited_s(each))
+            for each in self._waits.precedences
+            if self.forwarder.peek(link.name, only=each) is not None and self.may(link, each)
+        ]
+        return next_precedence(waiting, uploads=self._waits.uploads, patience_s=self.choice.patience_s)
 
     @property
     def _hello_precedence(self) -> Precedence:
@@ -251,10 +252,13 @@ class Uplink:
                 self.forwarder.handle_loss(link.name, number)
 
     def _pump(self, link: Link) -> None:
-        while self._wants(link):
-            transmit = self.forwarder.poll_transmit(link.name, self._clock.monotonic(), ask_time=self._clock.wants_time)
+        while (only := self._next(link)) is not None:
+            transmit = self.forwarder.poll_transmit(
+                link.name, self._clock.monotonic(), ask_time=self._clock.wants_time, only=only
+            )
             if transmit is None:
                 return
+            self._waits.sent(only)
             task = asyncio.create_task(self._send(link, transmit), name=f"upload-{link.name}-{transmit.number}")
             self._sends.add(task)
             task.add_done_callback(self._sends.discard)

@@ -164,6 +164,9 @@ class Forwarder:
             if waiting.sequence not in self._entries and (self._free or self._displace(waiting.precedence)):
                 self._entries[waiting.sequence] = _Entry(waiting, waiting.attempts)
                 heapq.heappush(self._ready, (waiting.precedence, waiting.sequence))
+        self._tidy()
+
+    def _tidy(self) -> None:
         if len(self._ready) > 4 * self._window:
             # Displaced and withdrawn parcels leave their places in the heap behind.
             queued = [entry.waiting for entry in self._entries.values() if entry.state is State.QUEUED]
@@ -174,26 +177,63 @@ class Forwarder:
         """Return what is in flight on a link."""
         return self._flights.setdefault(link, Flight())
 
-    def peek(self, link: str) -> Precedence | None:
-        """Return the precedence of the parcel that would go next over this link, or None when none may go now."""
+    def waiting_bytes(self) -> dict[Precedence, int]:
+        """Return how many bytes of each precedence are ready to go, of those that were offered."""
+        found: dict[Precedence, int] = {}
+        for entry in self._entries.values():
+            if entry.state is State.QUEUED:
+                precedence = entry.waiting.precedence
+                found[precedence] = found.get(precedence, 0) + len(entry.waiting.sealed)
+        return found
+
+    def peek(self, link: str, *, only: Precedence | None = None) -> Precedence | None:
+        """Return the precedence of the parcel that would go next over this link, or None when none may go now.
+
+        `only`: parcels of this precedence, because the link may not carry the more urgent ones.
+        """
         self._drop_settled()
         if not self._ready or len(self.flight(link)) >= self._window:
             return None
         precedence, sequence = self._ready[0]
-        return precedence if self.flight(link).has_room(len(self._entries[sequence].waiting.sealed)) else None
+        if only is not None and precedence is not only:
+            precedence, sequence = only, self._first(only)
+        if not sequence or not self.flight(link).has_room(len(self._entries[sequence].waiting.sealed)):
+            return None
+        return precedence
+
+    def _first(self, precedence: Precedence) -> int:
+        """Return the sequence of the first parcel of a precedence that is ready, 0 if there is none."""
+        mine = (
+            entry.waiting.sequence
+            for entry in self._entries.values()
+            if entry.waiting.precedence is precedence and entry.state is State.QUEUED
+        )
+        return min(mine, default=0)
 
     def poll_transmit(
-        self, link: str, now: float, *, bytes_max: int | None = None, ask_time: bool = False
+        self,
+        link: str,
+        now: float,
+        *,
+        bytes_max: int | None = None,
+        ask_time: bool = False,
+        only: Precedence | None = None,
     ) -> Transmit | None:
-        """Return the next upload for this link, or None: nothing waits, or the window is full.
+        """Return the next upload for this link, or None: nothing waits, or the window is full. `only` as in `peek`.
 
         Parcels of the first one's precedence share the datagram while they fit it: a less urgent one must not travel on
         the budget of an urgent one, or over a link that may not carry it. `bytes_max` bounds the payload further (what
         the budget still holds).
         """
-        first = self.peek(link)
+        first = self.peek(link, only=only)
         if first is None:
             return None
+        # What is passed over keeps its place in the heap.
+        passed = [] if only is None else [each for each in self._ready if each[0] is not only]
+        if passed:
+            self._ready = [each for each in self._ready if each[0] is only]
+            heapq.heapify(self._ready)
+            self._drop_settled()
         limit = min(DATAGRAM_PAYLOAD_BYTES_MAX, bytes_max if bytes_max is not None else DATAGRAM_PAYLOAD_BYTES_MAX)
         chosen: list[_Entry] = []
         size = 16 + (10 if not self._epoch_known else 0)
@@ -210,6 +250,9 @@ class Forwarder:
             chosen.append(entry)
             size += cost
             self._drop_settled()
+        if passed:
+            self._ready += passed
+            heapq.heapify(self._ready)
         if not chosen:
             return None
         sequences = tuple(sorted(entry.waiting.sequence for entry in chosen))
@@ -353,6 +396,7 @@ class Forwarder:
     def _requeue(self, entry: _Entry, happening: Happening) -> None:
         self._move(entry, happening)
         heapq.heappush(self._ready, (entry.waiting.precedence, entry.waiting.sequence))
+        self._tidy()
 
     def _drop_settled(self) -> None:
         # The heap may still name parcels that a late acknowledgement has settled or that fly already.

@@ -22,6 +22,9 @@ _PATIENCES: Final = 4
 _SLACK_S: Final = 1_800.0
 # Less than this part of a step is not worth opening a session for, as long as it can wait.
 _FULL_STEP: Final = 0.75
+# The floor of those that are less urgent: one in so many uploads, once they waited so many times the patience.
+_FLOOR_EVERY: Final = 8
+_FLOOR_PATIENCES: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,3 +167,21 @@ def _refuse(
 ) -> Refusal:
     # Seconds from now: the caller, who has a clock, makes an instant of it.
     return Refusal(reason, link.name, precedence, until_s=None if in_s is None else int(in_s), other=other)
+
+
+def next_precedence(
+    waiting: Sequence[tuple[Precedence, float]], *, uploads: int, patience_s: float
+) -> Precedence | None:
+    """Return which precedence a link should carry next, of those that it may: each with how long it waited (s).
+
+    The most urgent, but every eighth upload is of a less urgent one that waited for more than eight patiences: else a
+    flood of what is urgent would keep the rest waiting for ever. Flash gives way to nobody.
+    """
+    ordered = sorted(waiting)
+    if not ordered:
+        return None
+    first = ordered[0][0]
+    if first is not Precedence.FLASH and uploads % _FLOOR_EVERY == _FLOOR_EVERY - 1:
+        starved = [precedence for precedence, waited_s in ordered if waited_s > _FLOOR_PATIENCES * patience_s]
+        return starved[-1] if starved else first
+    return first

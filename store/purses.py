@@ -178,10 +178,12 @@ class Purses:
         try:
             return slice_units(cap, promised, precedence, need, wish, in_doubt=in_doubt)
         except BudgetExceededError:
-            raise RefusedByBudgetError(self._refusal(account, cap, promised, precedence, in_doubt)) from None
+            raise RefusedByBudgetError(self.refuse(account, precedence)) from None
 
-    def _refusal(self, account: str, cap: Cap, promised: Spent, precedence: Precedence, in_doubt: bool) -> Refusal:
-        left = allowed_units(cap, promised, Precedence.FLASH, in_doubt=in_doubt)
+    def refuse(self, account: str, precedence: Precedence) -> Refusal:
+        """Return why an account refuses more to a precedence: what is left is flash's, or nothing is, or is known."""
+        cap, in_doubt = self.cap(account), self.in_doubt(link_of(account))
+        left = allowed_units(cap, self.promised(account), Precedence.FLASH, in_doubt=in_doubt)
         reason = Reason.RESERVE if precedence is not Precedence.FLASH and left else Reason.SPENT
         return Refusal(
             Reason.DOUBT if in_doubt else reason,
@@ -256,8 +258,8 @@ class Purses:
 
     def turn(self, link: str, asked: int | None) -> None:
         """Open the period of the clock if it is a new one; an unknown clock, or one that went back, opens none."""
-        last, rule = self.period(link), self.rules.get(link, "")
-        if asked is not None and last and rule != self._rule(link):
+        last = self.period(link)
+        if asked is not None and last and self.rules.get(link, self._rule(link)) != self._rule(link):
             self._open(link, asked, carries=True)
             self._undated[link], self._dated[link] = False, True
             return
@@ -303,7 +305,7 @@ class Purses:
                     self.accounts.put(period, account, new)
                     self._mark(account, period, new)
                 self._set_period(link, period)
-                self._settings.put(_RULE + link, self.rules.get(link, "").encode())
+                self._settings.put(_RULE + link, self.rules.get(link, self._rule(link)).encode())
                 if doubt:
                     still = doubt == _UNTIL_DATED or (carries and doubt == last)
                     self._set_doubt(link, period if still else 0)

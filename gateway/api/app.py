@@ -13,7 +13,6 @@ from aiohttp import web
 from gateway.api import (
     alarms,
     audit,
-    bills,
     blobs,
     budgets,
     bundles,
@@ -66,7 +65,6 @@ OPERATIONS: tuple[Operation, ...] = (
     *ledger.OPERATIONS,
     *budgets.OPERATIONS,
     *pools.OPERATIONS,
-    *bills.OPERATIONS,
     *alarms.OPERATIONS,
     *sticks.OPERATIONS,
     *stream.OPERATIONS,

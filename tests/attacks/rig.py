@@ -285,7 +285,7 @@ class ScriptedUplink:
     def __init__(self, *links: ScriptedLink) -> None:
         self.links = {link.name: link for link in links}
 
-    def may(self, link: ScriptedLink, precedence: Precedence) -> bool:
+    def may(self, link: ScriptedLink, precedence: Precedence, **_: int | None) -> bool:
         """Whether a link may carry something now."""
         return not link.resting
 

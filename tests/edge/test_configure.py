@@ -14,6 +14,8 @@ from protocol.documents import Addressee, CollectorConfig, Config, LinkConfig
 from protocol.errors import LocalError
 from protocol.messages import Receipt
 from protocol.numbers import DocumentKind, Outcome
+from protocol.tariffs import Budget, Grant, Pool, Tariff, Unit
+from protocol.terms import Terms
 
 FILE = EdgeConfig(
     batch_age_s=100,
@@ -34,7 +36,10 @@ def test_without_a_signed_configuration_the_file_holds() -> None:
     found = effective(FILE, None)
     assert found.batch_age_s == 100
     assert found.collectors == FILE.collector
-    assert found.links == (LinkConfig("lte", 1_000, 10, 500, "KES"), LinkConfig("sat", None, 0, 5_000, "USD"))
+    assert found.terms == (
+        Terms(Tariff("lte", "KES", 500), Budget("lte", 1_000, None, 10)),
+        Terms(Tariff("sat", "USD", 5_000), Budget("sat", None)),
+    )
 
 
 def test_what_a_configuration_leaves_out_keeps_the_files_setting() -> None:
@@ -48,10 +53,20 @@ def test_a_period_is_changed_and_a_collector_switched_off_by_name() -> None:
 
 def test_a_budget_is_replaced_and_the_price_only_when_one_is_given() -> None:
     signed = config(links=(LinkConfig("lte", 77, 7), LinkConfig("sat", 88, 8, 9_000, "EUR"), LinkConfig("usb", 1)))
-    assert effective(FILE, signed).links == (
-        LinkConfig("lte", 77, 7, 500, "KES"),
-        LinkConfig("sat", 88, 8, 9_000, "EUR"),
+    assert effective(FILE, signed).terms == (
+        Terms(Tariff("lte", "KES", 500), Budget("lte", 77, None, 7)),
+        Terms(Tariff("sat", "EUR", 9_000), Budget("sat", 88, None, 8)),
     )
+
+
+def test_tariffs_budgets_and_grants_replace_the_simple_budget_of_their_link() -> None:
+    tariff, budget = Tariff("sat", "KES", 12_000, billing_day=15, zone="Africa/Nairobi"), Budget("sat", 900)
+    pool = Pool("sat", Unit.BYTES, 1_000, (Grant("ke-arrow", 600), Grant("tz-arrow", 400)))
+    signed = config(links=(LinkConfig("sat", 5),), tariffs=(tariff,), budgets=(budget,), pools=(pool,))
+    lte, sat = effective(FILE, signed, "ke-arrow").terms
+    assert lte == effective(FILE, None).terms[0]
+    assert sat == Terms(tariff, budget, 600)
+    assert sat.bytes_cap.units_max == 600
 
 
 @dataclass

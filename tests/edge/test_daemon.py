@@ -114,7 +114,7 @@ async def test_the_clock_outlives_the_daemon_within_a_boot_and_only_its_floor_a_
     edge = await rig.start(data, run=False)
     assert edge.clock.wall_s() is None
     assert edge.clock.floor_s == rig.hub.now_ms // 1000
-    assert edge.period() is None
+    assert edge.budgets["lte"].period() is None
 
 
 async def test_a_clock_learnt_late_is_told_so_that_earlier_rows_have_a_time(rig: Rig) -> None:
@@ -150,7 +150,7 @@ async def test_a_gateway_whose_clock_is_wrong_opens_no_period_and_moves_no_floor
     data = await rig.join()
     edge = await rig.start(data)
     await clock_saved(edge)
-    period, floor_s = edge.period(), edge.clock.floor_s
+    period, floor_s = edge.budgets["lte"].period(), edge.clock.floor_s
     await rig.stop(edge)
     right_ms = rig.hub.now_ms
     rig.hub.now_ms = wrong_ms if not wrong_ms else right_ms + wrong_ms
@@ -158,7 +158,7 @@ async def test_a_gateway_whose_clock_is_wrong_opens_no_period_and_moves_no_floor
     await until(lambda: edge.uplink.links["lte"].last_contact is not None)
     await edge.recorder.event("nudge", Precedence.PRIORITY)
     await until(lambda: not edge.uplink._sends)
-    assert edge.period() == period
+    assert edge.budgets["lte"].period() == period
     assert edge.clock.floor_s <= floor_s + 60
     assert edge.ledger.period == period
 

@@ -1,4 +1,4 @@
-"""The purses: what was refused rests, and flash has a purse of its own."""
+"""The purses: what was refused rests, and each precedence has a purse of its own."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ def test_what_the_budget_refused_is_not_asked_for_at_once() -> None:
     now = [100.0]
     purses, link = Purses(lambda: now[0]), _Link()
     purses.refused(link, Precedence.NORMAL, flying=False)
-    assert purses.is_spent(link, Precedence.PRIORITY)
+    assert purses.is_spent(link, Precedence.NORMAL)
+    assert not purses.is_spent(link, Precedence.PRIORITY)
     assert not purses.is_spent(link, Precedence.FLASH)
     now[0] += 61
     assert not purses.is_spent(link, Precedence.NORMAL)

@@ -8,15 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from edge.spending import EXCHANGE_BYTES_MIN, Charge, Spending, Unmetered
+from edge.linkbudget import EXCHANGE_BYTES_MIN, LinkBudget
+from edge.spending import Charge, Spending, Unmetered
 from protocol.budget import Cap
 from protocol.errors import BudgetExceededError
 from protocol.numbers import Precedence
+from protocol.tariffs import Budget, Tariff
+from protocol.terms import Terms
 from store.coapmeter import Datagram, Direction
 from store.ledger import Ledger
 from store.links import Links, open_links
 
 PERIOD = 202611
+NOW_S = 1_795_996_800.0  # 2026-11-30
 GATEWAY = ("192.0.2.1", 5683)
 
 
@@ -34,7 +38,8 @@ def ledger(links: Links) -> Ledger:
 
 @pytest.fixture
 def spending(ledger: Ledger) -> Spending:
-    return Spending("sat", ledger, period=lambda: PERIOD)
+    terms = Terms(Tariff("sat"), Budget("sat", 10_000, None, 2_000))
+    return Spending(LinkBudget(terms, ledger, wall_s=lambda: NOW_S, monotonic=lambda: 5.0))
 
 
 def datagram(size: int, account: object, direction: Direction = Direction.SENT) -> Datagram:

@@ -14,8 +14,10 @@ from edge.status import (
     LinkStatus,
     QueueStatus,
     VersionStatus,
+    WaitStatus,
     format_age,
     format_bytes,
+    render_links,
     render_status,
 )
 
@@ -94,6 +96,11 @@ def test_the_structs_are_the_json():
         "rtt_s": None,
         "loss": None,
         "note": "",
+        "tariff": "",
+        "spent_money": "",
+        "left_normal_bytes": None,
+        "period_ends_s": None,
+        "waits": [],
     }
 
     assert value["clock"]["state"] == "synced"
@@ -140,3 +147,24 @@ def test_a_link_says_why_it_carries_nothing():
     assert found[found.index(f"sat: {note}") - 1].startswith("sat ")
     assert found[found.index(f"sat: {note}") + 1] == ""
     assert "lte:" not in lines
+
+
+def test_one_screen_says_why_nothing_moves_and_when_it_will():
+    text = "1.2 MB of 30 MB left are flash's reserve; new period on 15 Dec 00:00 Africa/Nairobi"
+    waits = (
+        WaitStatus("normal", "reserve", text, 1_797_285_600),
+        WaitStatus("bulk", "reserve", text, 1_797_285_600),
+        WaitStatus("priority", "cheaper", "cheaper over lte"),
+    )
+    sat = LinkStatus("sat", True, 28_800_000, 30_000_000, 1_200_000, 5.0, tariff="5.00 USD/MB", waits=waits)
+    queues = (QueueStatus("normal", 42, 50_123),)
+    lines = render_status(replace(NEW, queues=queues, links=(sat,))).splitlines()
+    assert f"sat: normal waits: {text}" in lines
+    assert not any("priority" in line or "bulk" in line for line in lines)  # nothing of them is here
+    both = render_status(
+        replace(NEW, queues=queues, links=(sat,), versions=(VersionStatus("maths", "2", "1"),))
+    ).splitlines()
+    assert f"sat: normal and bulk wait: {text}" in both
+    shown = render_links((sat,)).splitlines()
+    assert shown[:2] == ["sat: works, heard 5 s ago", "  tariff  5.00 USD/MB"]
+    assert shown[3:] == [f"  normal and bulk wait: {text}", "  priority waits: cheaper over lte"]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from protocol.numbers import Precedence
 from protocol.refusals import Reason, Refusal
-from protocol.scheduler import BULK_HORIZON_S, FINE, Conditions, LinkView, Work, decide
+from protocol.scheduler import BULK_HORIZON_S, FINE, Conditions, LinkView, Work, decide, next_precedence
 
 FLASH, PRIORITY, NORMAL, BULK = Precedence
 HOUR_S, DAY_S = 3_600.0, 86_400.0
@@ -155,3 +155,13 @@ def test_what_is_urgent_leaves_at_once_over_any_link_that_is_up(links: list[Link
 def test_a_session_alone_never_holds_work_back_for_ever(precedence: Precedence) -> None:
     modem = replace(SAT, opens_session=True, step_bytes=10**9)
     assert reason(modem, [modem], Work(precedence, waited_s=PATIENCE_S)) is None
+
+
+def test_every_eighth_upload_is_of_who_waited_for_long_but_flash_gives_way_to_nobody() -> None:
+    waiting = [(NORMAL, 9 * PATIENCE_S), (PRIORITY, 0.0), (BULK, 0.0)]
+    chosen = [next_precedence(waiting, uploads=number, patience_s=PATIENCE_S) for number in range(16)]
+    assert chosen.count(NORMAL) == 2
+    assert chosen.count(PRIORITY) == 14
+    assert next_precedence([*waiting, (FLASH, 0.0)], uploads=7, patience_s=PATIENCE_S) is FLASH
+    assert next_precedence([(PRIORITY, 0.0), (NORMAL, 10.0)], uploads=7, patience_s=PATIENCE_S) is PRIORITY
+    assert next_precedence([], uploads=0, patience_s=PATIENCE_S) is None

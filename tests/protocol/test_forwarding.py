@@ -87,6 +87,19 @@ def test_urgent_parcels_go_first_and_take_no_less_urgent_one_along() -> None:
     assert (second.sequences, second.precedence) == ((1,), Precedence.BULK)
 
 
+def test_what_a_link_may_not_carry_is_passed_over_and_keeps_its_turn() -> None:
+    forwarder = offered(waiting(1, Precedence.PRIORITY), waiting(2), waiting(3), waiting(4, Precedence.BULK))
+    assert forwarder.waiting_bytes() == {Precedence.PRIORITY: 200, Precedence.NORMAL: 400, Precedence.BULK: 200}
+    assert forwarder.peek("sat", only=Precedence.NORMAL) is Precedence.NORMAL
+    passed_over = forwarder.poll_transmit("sat", 0.0, only=Precedence.NORMAL)
+    assert passed_over is not None
+    assert (passed_over.sequences, passed_over.precedence) == ((2, 3), Precedence.NORMAL)
+    assert forwarder.peek("sat", only=Precedence.NORMAL) is None
+    assert forwarder.poll_transmit("sat", 0.0, only=Precedence.NORMAL) is None
+    forwarder.handle_loss("sat", passed_over.number)
+    assert [send(forwarder).sequences for _ in range(3)] == [(1,), (2, 3), (4,)]
+
+
 def test_an_urgent_parcel_is_taken_when_the_window_is_full_of_bulk() -> None:
     full = 2 * PARCEL_WINDOW
     forwarder = offered(*(waiting(n, Precedence.BULK) for n in range(1, full + 1)))

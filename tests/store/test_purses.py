@@ -107,7 +107,7 @@ def test_another_rule_of_periods_carries_over_what_was_spent_whatever_its_number
     assert opened.ledger.booked_nano("sat") == 600_000
     assert opened.ledger.by_precedence("sat") == {NORMAL: Cost(200, 500_000), PRIORITY: Cost(100, 100_000)}
     opened = links()
-    opened.ledger.set_caps(CAPS)  # back to calendar months, whose numbers are lower
+    opened.ledger.set_caps(CAPS, {"sat": ""})  # back to calendar months, whose numbers are lower
     spend(opened.ledger, 100, Cost(100, 50_000), period=NOVEMBER)
     assert opened.ledger.booked_nano("sat") >= 650_000
     spend(opened.ledger, 100, Cost(100, 50_000), period=DECEMBER)
