@@ -8,12 +8,13 @@ from typing import Any
 
 from gateway.telemetry import SchemaCache
 from protocol.messages import Ack
-from protocol.numbers import PARCEL_WINDOW, DocumentKind
+from protocol.numbers import DocumentKind
 from store.fleet.evidence import BatchState
 from store.fleet.tables import batches
 from store.fleet.telemetry import batch_record, select_batches
 from store.parcels import ParcelState
 from tests.gateway.fleets import NOW_MS
+from tests.sim import bounds
 from tests.sim.history import CheckFailed, ParcelName
 from tests.sim.loop import owner_of_task
 from tests.sim.truck import SimEdge, SimTruck
@@ -21,6 +22,7 @@ from tests.sim.world import World
 
 _TIME_TOLERANCE_MS = 120_000
 _FOREVER_MS = 1 << 60
+_HURT = {f"store.{each}" for each in ("damaged", "recreated", "restored", "forked", "tail-lost", "log-mended")}
 
 
 class Checks:
@@ -99,6 +101,9 @@ class Checks:
                 self._content(truck, edge)
                 self._epochs(truck, edge)
         self._budgets()
+        self._gateway_ledger()
+        if self.checked % 12 == 0:
+            self._memory()
         await self._acknowledged()
         if self.world.failure is not None:
             raise self.world.failure
@@ -107,18 +112,15 @@ class Checks:
         return self.world.history.fail(machine, problem, parcel)
 
     def _bounds(self, truck: SimTruck, edge: SimEdge) -> None:
-        forwarder = edge.uplink.forwarder
-        sizes = {
-            "parcels in memory": (len(forwarder._entries), 2 * PARCEL_WINDOW),
-            "places in the heap": (len(forwarder._ready), 8 * PARCEL_WINDOW + 64),
-            "sendings": (len(edge.uplink._sends), 4 * PARCEL_WINDOW),
-            "reservations": (len(edge.ledger._reservations), 1_024),
-            "jobs of the writer": (len(edge.writer._waiting), 1_024),  # type: ignore[attr-defined]
-            "bytes of state.db": (edge.state.used_bytes(), truck.config.state_mb_max * 1_000_000),
-        }
-        for what, (size, most) in sizes.items():
-            if size > most:
-                raise self._fail(truck.name, f"{size} {what}: at most {most} are meant to be")
+        for problem in bounds.overgrown(edge, truck.config.state_mb_max * 1_000_000):
+            raise self._fail(truck.machine, problem)
+
+    def _memory(self) -> None:
+        """Nothing that a daemon holds on to grows for ever."""
+        daemons = [(truck.machine, truck.edge) for truck in self.world.trucks.values()]
+        for name, daemon in (*daemons, ("gateway", self.world.office.gateway)):
+            for problem in [] if daemon is None else bounds.collecting(daemon):
+                raise self._fail(name, problem)
 
     def _ledger(self, truck: SimTruck, edge: SimEdge) -> None:
         """In a life, what was booked on a link is what the link carried, to the byte."""
@@ -142,6 +144,13 @@ class Checks:
             self.world.spending.count(machine)
         for problem in self.world.spending.overrun():
             raise self._fail(problem.split()[0], problem)
+
+    def _gateway_ledger(self) -> None:
+        """In a life, what the gateway booked (on whomever) is what went through its socket, to the byte."""
+        office = self.world.office
+        if office.gateway is not None and office.carried_bytes != office.booked_bytes:
+            problem = f"its socket carried {office.carried_bytes} bytes in this life, {office.booked_bytes} are booked"
+            raise self._fail("gateway", problem)
 
     def _versions(self, truck: SimTruck, edge: SimEdge) -> None:
         """What was trusted is never replaced by something older."""
@@ -174,7 +183,7 @@ class Checks:
                     path = each.path / file.path
                     if not path.exists() or path.stat().st_size != file.size:
                         raise self._fail(truck.name, f"{each.name}: {file.path} of the active version is not whole")
-        if self.checked % 5 == 0 and (damaged := edge.installer.scrub()):
+        if damaged := edge.installer.scrub():
             raise self._fail(truck.name, f"content differs from its manifest: {damaged}")
 
     # -- at the end ----------------------------------------------------------------------------------------------------
@@ -258,16 +267,32 @@ class Checks:
             if any((name[1], name[2]) in dropped for name in parcels):
                 continue
             lost.append((serial, parcels))
-        if lost and not truck.excused:
-            serial, parcels = lost[0]
+        # A hurt disk excuses what was on it, and only that; what the hurt took must have been told.
+        beyond = [each for each in lost if truth.rows_accepted[each[0]] > truck.hurt_at_s]
+        if lost and not beyond:
+            await self._told(truck, len(lost))
+        if beyond:
+            serial, parcels = beyond[0]
             where = parcels[-1] if parcels else None
             raise self._fail(
-                truck.name, f"{len(lost)} accepted rows are lost, and no tombstone names them: row {serial}", where
+                truck.name, f"{len(beyond)} accepted rows are lost, and no tombstone names them: row {serial}", where
             )
         coverage = await gateway.fleet.coverage(truck.name, -_FOREVER_MS, _FOREVER_MS)
         here = sum(seen.values()) - len(timeless)
         if coverage.rows != here or coverage.parked or coverage.rejected:
             raise self._fail(truck.name, f"the gateway shows {coverage}, {here} rows are there")
+
+    async def _told(self, truck: SimTruck, lost: int) -> None:
+        """A disk that was hurt says so: rot by what became of a database, an image by the fork that it made."""
+        gateway = self.world.office.gateway
+        assert gateway is not None
+        seen: set[str] = set()
+        after: int | None = None
+        while found := await gateway.fleet.events(truck.name, after=after, limit=500):
+            after = found[-1].id
+            seen.update(each.name for each in found if each.name.startswith("store."))
+        if not seen & _HURT:
+            raise self._fail(truck.machine, f"{lost} rows went with a hurt disk, and no event tells of it: {seen}")
 
     async def _timeless(self, truck: SimTruck) -> list[int]:
         """Return the rows of boots that ended before their truck heard the time: they are here, without a time."""

@@ -58,7 +58,6 @@ class Faults:
         self._checks = checks
         self._desired: dict[str, bytes] = {}
         self._tasks: list[asyncio.Task[None]] = []
-        self._random = random.Random(f"faults {world.plan.seed}")
         self._gateway_lock = asyncio.Lock()
         self._clones = 0
         self._sent_until_crash: int | None = None
@@ -113,7 +112,9 @@ class Faults:
         self.world.history.note("world", "all troubles end")
 
     def _repeat(self, mean_days: float, happen: Callable[..., Awaitable[None]], *arguments: Any) -> None:
-        seed = random.Random(self._random.getrandbits(64))
+        # Named: a trouble that is added to the others changes nothing of what a seed does with them.
+        whose = [getattr(each, "machine", None) or f"{each.truck} {each.name}" for each in arguments]
+        seed = random.Random(f"{happen.__name__} {whose} {self.world.plan.seed}")
         if mean_days > 0:
             self._tasks.append(asyncio.create_task(self._again(mean_days * DAY_S, seed, happen, *arguments)))
 
@@ -185,7 +186,7 @@ class Faults:
         self._note("the disk has room", truck.name)
 
     async def _bit_rot(self, seed: random.Random, truck: SimTruck) -> None:
-        truck.excused = True
+        truck.hurt()
         truck.cut_power()
         path = truck.disk.root / seed.choice(("state.db", "state.db", "links.db", "state.db-wal"))
         if not path.exists() or not path.stat().st_size:
@@ -203,6 +204,7 @@ class Faults:
         await self._until_on(truck)
         truck.cut_power()
         images.put(image, truck.disk, as_blocks=seed.random() < 0.5)
+        truck.hurt()
         truck.images += 1
         self._note("an older image of the disk was put back", truck.machine)
 
@@ -214,7 +216,7 @@ class Faults:
         copy.disk.begin()
         images.put(image, copy.disk, as_blocks=seed.random() < 0.7)
         copy.board = truck.board if seed.random() < 0.5 else seed.randbytes(16)
-        copy.excused = True
+        copy.hurt()
         self._checks.watch(copy)
         self.world.on_cloned(truck.machine, copy.machine)
         self._note("a copy of the disk runs on another computer", truck.machine)
@@ -223,13 +225,16 @@ class Faults:
         self._take_away(copy)
 
     def _take_image(self, truck: SimTruck) -> images.Image:
-        truck.excused = True
+        truck.hurt()
         self.world.truth.image_taken(truck.name, truck.schema)
         return images.take(truck.disk)
 
     def _take_away(self, copy: SimTruck) -> None:
         if self.world.trucks.pop(copy.machine, None) is not None:
             copy.switch_off()
+            for truck in self.world.trucks.values():
+                if truck.name == copy.name:
+                    truck.hurt()  # what the copy took and did not deliver goes with it
             self._note("is taken away", copy.machine)
 
     async def _until_on(self, truck: SimTruck) -> None:

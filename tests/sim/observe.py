@@ -8,13 +8,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import edge.recorder
+import gateway.ledger
 import store.fleet.ingest
 import store.ledger
 import store.parcels
 import store.purses
 import store.sendings
 from tests.sim.loop import owner_of_task
-from tests.sim.network import VirtualLink
+from tests.sim.network import IP_AND_UDP_BYTES, VirtualLink, VirtualSocket
 from tests.sim.world import World
 
 
@@ -34,6 +35,9 @@ def watching(world: World) -> Iterator[None]:
         recorder.clock_known,
         ledger.reserve,
         purses._open,
+        gateway.ledger.GatewayLedger._add,
+        VirtualSocket.sendmsg,
+        VirtualSocket.recvmsg,
     )
     history = world.history
 
@@ -67,6 +71,22 @@ def watching(world: World) -> Iterator[None]:
     def open_period(self: Any, link: str, period: int, *, carries: bool) -> None:
         world.spending.opened(machine(), link, period, carries=carries)
         real[8](self, link, period, carries=carries)
+
+    def add(self: Any, account: Any, direction: Any, byte_count: int, datagrams: int) -> None:
+        real[9](self, account, direction, byte_count, datagrams)
+        world.office.booked_bytes += byte_count
+
+    def sendmsg(self: VirtualSocket, *arguments: Any, **named: Any) -> int:
+        size: int = real[10](self, *arguments, **named)
+        if self.link is None:
+            world.office.carried_bytes += size + IP_AND_UDP_BYTES
+        return size
+
+    def recvmsg(self: VirtualSocket, *arguments: Any, **named: Any) -> Any:
+        found = real[11](self, *arguments, **named)
+        if self.link is None:
+            world.office.carried_bytes += len(found[0]) + IP_AND_UDP_BYTES
+        return found
 
     def machine() -> str:
         return str(owner_of_task.get().machine)
@@ -110,9 +130,13 @@ def watching(world: World) -> Iterator[None]:
     ledger.charge, ledger.reserve = charge, reserve  # type: ignore[method-assign]
     purses._open = open_period  # type: ignore[method-assign]
     recorder.clock_known = clock_known  # type: ignore[method-assign]
+    gateway.ledger.GatewayLedger._add = add  # type: ignore[method-assign]
+    VirtualSocket.sendmsg, VirtualSocket.recvmsg = sendmsg, recvmsg  # type: ignore[method-assign]
     try:
         yield
     finally:
+        VirtualSocket.sendmsg, VirtualSocket.recvmsg = real[10], real[11]  # type: ignore[method-assign]
+        gateway.ledger.GatewayLedger._add = real[9]  # type: ignore[method-assign]
         recorder.clock_known = real[6]  # type: ignore[method-assign]
         ledger.charge, ledger.reserve = real[5], real[7]  # type: ignore[method-assign]
         purses._open = real[8]  # type: ignore[method-assign]

@@ -85,6 +85,7 @@ class Office:
         self.lives = 0
         self.gateway: Gateway | None = None
         self.restored = False
+        self.carried_bytes = self.booked_bytes = 0  # by its socket, and by its ledger, in this life
         self.on_life: Callable[[str], None] = lambda what: None
         self.on_started: Callable[[], None] = lambda: None
         self._home = home
@@ -104,6 +105,7 @@ class Office:
     async def start(self) -> None:
         """Start a life of the gateway."""
         self.lives += 1
+        self.carried_bytes = self.booked_bytes = 0
         self._life = GatewayLife(self, self.lives)
         owner_of_task.set(self._life)
         config = GatewayConfig(data=str(self.folder), coap=CoapSettings(listen=_ADDRESS, public=(_ADDRESS,)))

@@ -130,6 +130,7 @@ class SimTruck:
         self.row_every_s = row_every_s
         self.event_every_s = event_every_s
         self.excused = False  # its disk was hurt: what it lost is not this software's fault, but must be told
+        self.hurt_at_s = -1.0  # when that was last
         self.images = 0  # how often an older image was put in its disk's place
         self._restart: asyncio.TimerHandle | None = None
         usual = {"state_mb_max": 16, "batch_age_s": 21_600, "patience_s": 1_800, "retry_s_max": 3_600}
@@ -246,6 +247,10 @@ class SimTruck:
         if self._restart is not None:
             self._restart.cancel()
             self._restart = None
+
+    def hurt(self) -> None:
+        """Note that something was done to its disk now that no software can undo."""
+        self.excused, self.hurt_at_s = True, self.loop.now_s
 
     def kill(self) -> None:
         """Kill the process; the machine stays on."""

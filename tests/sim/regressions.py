@@ -1,0 +1,32 @@
+"""Seeds that found a bug of the product, each with what it found: none of them may find it again.
+
+`make sim ARGS=--regressions` runs them all; `make test` the quick ones. A seed is kept with the troubles under which it
+was found, since the least of them run the fastest; with the mending taken out it finds its bug again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from tests.sim.faults import CALM
+from tests.sim.run import Outcome, run
+from tests.sim.world import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Regression:
+    """A seed, its troubles (mean distance in days) and what it found."""
+
+    found: str
+    seed: int
+    days: float = 4.0
+    troubles: Mapping[str, float] = field(default_factory=dict)
+    is_quick: bool = False
+
+    def run(self) -> Outcome:
+        """Run it."""
+        return run(Plan(seed=self.seed, days=self.days), replace(CALM, **self.troubles))
+
+
+REGRESSIONS = ()
