@@ -11,6 +11,7 @@ import click
 
 from tests.sim.faults import STORMY
 from tests.sim.planted import BUGS, first_seed
+from tests.sim.regressions import REGRESSIONS
 from tests.sim.run import Outcome, run
 from tests.sim.silence import keep_silent
 from tests.sim.world import Plan
@@ -24,6 +25,7 @@ from tests.sim.years import fleets
 @click.option("--days", default=30.0, show_default=True, help="Days of trouble; then all links heal.")
 @click.option("--row-every-s", default=1_800.0, show_default=True, help="Mean time between two rows of a truck.")
 @click.option("--planted", is_flag=True, help="Plant ten bugs one by one; each must be found within 200 seeds.")
+@click.option("--regressions", is_flag=True, help="Run every seed that ever found a bug of the product.")
 @click.option("--silence", is_flag=True, help="A truck hears nothing for 90 days, with room on its disk for 20.")
 @click.option("--years", type=float, help="Simulate so many truck-years of ordinary troubles, in several processes.")
 @click.option("--processes", default=os.cpu_count() or 1, show_default=True, help="How many, for --years.")
@@ -35,6 +37,7 @@ def main(
     days: float,
     row_every_s: float,
     planted: bool,
+    regressions: bool,
     silence: bool,
     years: float | None,
     processes: int,
@@ -46,9 +49,12 @@ def main(
     make sim SEED=5 TRUCKS=4 DAYS=4      bad weather
     make sim ARGS="--years 100"          many fleets, ordinary years
     make sim ARGS=--silence              ninety days without a link
+    make sim ARGS=--regressions          seeds that once found a bug
     """
     if planted:
         sys.exit(_plant())
+    if regressions:
+        sys.exit(_again())
     if years is not None:
         sys.exit(_years(years, seed, processes))
     if silence:
@@ -99,6 +105,16 @@ def _plant() -> int:
         found = "NOT FOUND" if outcome is None else f"seed {outcome.seed}: {str(outcome.failure).splitlines()[0]}"
         click.echo(f"{name}: {found}")
     return missed
+
+
+def _again() -> int:
+    failed = 0
+    for each in REGRESSIONS:
+        outcome = each.run()
+        failed += outcome.failure is not None
+        _tell(outcome)
+        click.echo(f"  once found: {each.found}" + (f"\n{outcome.failure}" if outcome.failure is not None else ""))
+    return failed
 
 
 def _tell(outcome: Outcome) -> None:

@@ -199,6 +199,8 @@ class Checks:
             await self._telemetry(truck)
             await self._events(truck)
             await self._desired(truck)
+        if self.world.unexpected:
+            raise self._fail("world", f"nobody has caught: {self.world.unexpected[:5]}")
 
     async def _rest(self, days: float, kind: str) -> None:
         """Wait until nobody waits for anything (of this kind) any more."""
@@ -352,6 +354,10 @@ class Checks:
         gateway = self.world.office.gateway
         assert edge is not None
         assert gateway is not None
+        root = gateway.documents.root
+        assert root is not None
+        if edge.trust.root.version != root.version:
+            raise self._fail(truck.machine, f"root {root.version} is wanted, {edge.trust.root.version} is trusted")
         config = await gateway.fleet.newest_config(truck.name, "kenya")
         if config is not None and edge.configurator.applied_version not in (config.version, None):
             rejected = edge.configurator._rejected

@@ -176,17 +176,17 @@ class Bug:
 
 _CUTS = replace(CALM, power_cut=0.08)
 BUGS: dict[str, Bug] = {
-    "ack before commit": Bug(_ack_before_commit, replace(CALM, gateway_crash=0.1), 2),
+    "ack before commit": Bug(_ack_before_commit, replace(CALM, gateway_crash=0.1), 4),
     "no fsync of the folder": Bug(_no_folder_fsync, _CUTS, 3),
     "deduplication forgotten": Bug(_deduplication_by_link, replace(CALM, weather=0.1, outage=0.2), 2),
     "reservation not persisted": Bug(_reservation_in_memory, replace(_CUTS, content=0.1), 5),
     "rollback check skipped": Bug(_rollback_unchecked, replace(CALM, config=0.15, lies=0.15), 5),
     "synchronous=NORMAL": Bug(_synchronous_normal, _CUTS, 2),
     "nonce not persisted": Bug(_nonce_in_memory, replace(CALM, kill=0.08)),
-    "rows cleared in another transaction": Bug(_rows_cleared_later, replace(_CUTS, config=0.1), 6),
+    "rows cleared in another transaction": Bug(_rows_cleared_later, replace(_CUTS, config=0.1), 7),
     "content activated unsynced": Bug(_content_unsynced, replace(_CUTS, content=0.1), 5),
     "gaps taken for delivered": Bug(
-        _gaps_delivered, replace(CALM, weather=0.1, outage=0.15, gateway_crash=0.15, config=0.1)
+        _gaps_delivered, replace(CALM, weather=0.1, outage=0.15, gateway_crash=0.15, config=0.1), 2
     ),
 }
 QUICK = replace(PLAN, days=1.0, rest_days=3.0)

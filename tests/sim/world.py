@@ -15,6 +15,7 @@ from typing import Any
 
 from edge.config import LinkSettings
 from tests.gateway.fleets import NOW_S
+from tests.sim.disk import PowerCut
 from tests.sim.history import CheckFailed, History
 from tests.sim.loop import VirtualLoop
 from tests.sim.machine import machines
@@ -72,6 +73,11 @@ class World:
     def fail(self, machine: str, problem: str) -> None:
         """Note that a promise was broken; the next check stops the run."""
         self.failure = self.failure or self.history.fail(machine, problem)
+
+    def caught_nowhere(self, error: BaseException | None) -> None:
+        """Note what no code has caught; when the power goes, that may be anything."""
+        if isinstance(error, Exception) and not isinstance(error.__context__, PowerCut):
+            self.unexpected.append(repr(error))
 
     def add_truck(
         self,
@@ -148,7 +154,7 @@ def world(plan: Plan) -> Iterator[World]:
     try:
         with loop.running(), machines(loop, plan.seed, [], coarse=plan.coarse):
             made = World(plan, home, loop)
-            loop.set_exception_handler(lambda _, context: made.unexpected.append(str(context.get("exception"))))
+            loop.set_exception_handler(lambda _, context: made.caught_nowhere(context.get("exception")))
             try:
                 yield made
             finally:
