@@ -139,12 +139,13 @@ def _rows_cleared_later() -> AbstractContextManager[None]:
     """A batch is queued in one transaction, and its open rows are cleared in the next."""
     real = edge.batches.OpenBatches._store_batch
 
-    def store_batch(self: Any, series: Any, full: Any, first: Any, token: bytes) -> None:
+    def store_batch(self: Any, series: Any, full: Any, first: Any, token: bytes) -> Any:
         with _put(self._open, "clear", lambda number: None):
-            real(self, series, full, None, token)
+            stored = real(self, series, full, None, token)
         asyncio.get_running_loop().call_later(
             1.0, lambda: asyncio.ensure_future(self._writer.run(lambda: self._open.clear(series.number)))
         )
+        return stored
 
     return _put(edge.batches.OpenBatches, "_store_batch", store_batch)
 

@@ -29,4 +29,22 @@ class Regression:
         return run(Plan(seed=self.seed, days=self.days), replace(CALM, **self.troubles))
 
 
-REGRESSIONS = ()
+REGRESSIONS: tuple[Regression, ...] = (
+    Regression(
+        "a copy of a truck leaves its report of the desired state behind for ever",
+        seed=1,
+        troubles={"clone": 1.0, "weather": 0.5, "config": 1.0, "content": 1.0},
+    ),
+    Regression(
+        "a rotted frame of the write-ahead log undoes the commits behind it, and a row comes twice",
+        seed=2,
+        troubles={"bit_rot": 1.0, "power_cut": 1.0, "outage": 1.0},
+        is_quick=True,
+    ),
+    Regression(
+        "a wrong clock has the copies thrown away that a restored gateway needs again",
+        seed=3,
+        troubles={"gateway_skew": 1.0, "power_cut": 1.0, "gateway_restore": 2.0, "full_disk": 2.0},
+        is_quick=True,
+    ),
+)
