@@ -6,6 +6,7 @@ import tomllib
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 from msgspec import Meta
@@ -57,6 +58,31 @@ class OidcSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     landing: Annotated[str, Meta(pattern=r"^/([A-Za-z0-9._-][A-Za-z0-9._/-]*)?\Z")] = "/v1/session"
 
 
+class MailSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[alerts.mail]`: where alarms are mailed to, and by which server. The password is a file's first line."""
+
+    server: Annotated[str, Meta(min_length=1, max_length=253)]
+    sender: Annotated[str, Meta(pattern=r"^[^\s<>]+@[^\s<>]+\Z")]
+    to: Annotated[tuple[Annotated[str, Meta(pattern=r"^[^\s<>]+@[^\s<>]+\Z")], ...], Meta(min_length=1, max_length=32)]
+    port: Annotated[int, Meta(ge=1, le=65_535)] = 587
+    security: Literal["starttls", "tls", "none"] = "starttls"
+    user: str | None = None
+    password_file: str | None = None
+
+
+class AlertSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[alerts]`: from when on a truck needs somebody, and when nobody is to be woken by a warning."""
+
+    silent_days: Annotated[float, Meta(gt=0, le=3_650)] = 3.0
+    lost_days: Annotated[float, Meta(gt=0, le=3_650)] = 21.0
+    battery_low_percent: Annotated[float, Meta(ge=0, le=100)] = 25.0
+    disk_full_percent: Annotated[float, Meta(ge=1, le=100)] = 90.0
+    moved_km: Annotated[float, Meta(gt=0, le=20_000)] = 2.0
+    quiet_hours: Annotated[str, Meta(pattern=r"^([01]?[0-9]|2[0-3])-([01]?[0-9]|2[0-3])\Z")] | None = None
+    time_zone: Annotated[str, Meta(min_length=1, max_length=64)] = "UTC"
+    mail: MailSettings | None = None
+
+
 class GatewayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The whole file. Relative paths are relative to the file."""
 
@@ -67,6 +93,7 @@ class GatewayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     coap: CoapSettings = CoapSettings()
     http: HttpSettings = HttpSettings()
     oidc: OidcSettings | None = None
+    alerts: AlertSettings = AlertSettings()
 
 
 def load_config(path: Path) -> GatewayConfig:
@@ -91,6 +118,10 @@ def parse_config(text: str, where: str) -> GatewayConfig:
             split_listen(listen)
         except ConfigError as error:
             raise ConfigError(f"{where}: {error}") from error
+    try:
+        ZoneInfo(config.alerts.time_zone)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ConfigError(f"{where}: alerts.time_zone: there is no time zone {config.alerts.time_zone!r}") from error
     return config
 
 
@@ -136,4 +167,22 @@ listen = "{http}"
 # scopes = ["openid", "email"]
 # session_s = 14400                         # 300 to 86400
 # landing = "/v1/session"                   # where a browser goes afterwards
+
+# Alarms are at the console and in `digitruck alarm list`, and go to webhooks (`digitruck webhook new`) and by mail.
+# [alerts]
+# silent_days = 3                           # not heard for so long is a warning,
+# lost_days = 21                            # and for so long critical
+# battery_low_percent = 25                  # at half of it critical
+# disk_full_percent = 90
+# moved_km = 2                              # at night, from where it stood in the evening
+# quiet_hours = "22-6"                      # warnings wait; what is critical does not
+# time_zone = "Africa/Nairobi"              # of the quiet hours; UTC if left out
+# [alerts.mail]
+# server = "mail.example.org"
+# port = 587
+# security = "starttls"                     # or "tls", "none"
+# sender = "digitruck@example.org"
+# to = ["ops@example.org"]
+# user = "digitruck"
+# password_file = "keys/mail.secret"        # in the data folder
 """

@@ -34,6 +34,7 @@ from gateway.handlers import Handlers
 from gateway.handshakes import Handshakes
 from gateway.ingest import Ingest
 from gateway.ledger import GatewayLedger
+from gateway.mail import MailTask, read_password
 from gateway.oidc import OidcProvider, read_secret
 from gateway.ownkeys import CREDENTIALS as CREDENTIALS
 from gateway.ownkeys import OwnKeys, make_keys
@@ -43,6 +44,8 @@ from gateway.packs import Packs
 from gateway.peers import Peers
 from gateway.rollups import RollupTask
 from gateway.telemetry import Telemetry
+from gateway.truckwatch import TruckWatch
+from gateway.webhooks import WebhookTask
 from protocol.errors import LocalError, PeerError
 from protocol.joincode import JoinCode
 from store.attempts import Attempts
@@ -166,6 +169,9 @@ class Gateway:
             ("ledger", self._ledger.run),
             ("rollups", RollupTask(self.fleet, decoding).run),
             ("budgets", BudgetWatch(self.fleet, now_ms=self._now_ms).run),
+            ("trucks", TruckWatch(self.fleet, config.alerts, now_ms=self._now_ms).run),
+            ("webhooks", WebhookTask(self.fleet, now_ms=self._now_ms).run),
+            *self._mail_task(),
             ("documents", self.documents.run),
             ("rollouts", self.documents.rollouts.run),
             ("revocations", lambda: self._watch_trucks(peers)),
@@ -221,6 +227,14 @@ class Gateway:
         app = make_app(self.fleet, blobs, services)
         add_console(app)
         self.api = await start_api(app, host, port, ssl_context=tls)
+
+    def _mail_task(self) -> list[tuple[str, Callable[[], object]]]:
+        mail = self._config.alerts.mail
+        if mail is None:
+            return []
+        password = None if mail.password_file is None else read_password(self._data / mail.password_file)
+        task = MailTask(self.fleet, self._config.alerts, mail, password=password, now_ms=self._now_ms)
+        return [("mail", task.run)]
 
     def _sign_in(self) -> OidcProvider | None:
         oidc = self._config.oidc

@@ -14,11 +14,13 @@ from dataclasses import dataclass
 import structlog
 
 from store.fleet import audit
+from store.fleet.alarms import AlarmNote
 from store.fleet.evidence import BatchPart, EpochState, EventPart, IngestItem
 from store.fleet.fleet import FleetStore
 
 log = structlog.get_logger("gateway.forks")
 
+CLONE_RULE = "clone.forked"
 _TRUCKS_MAX = 50_000
 # Clocks of two boards differ, and an epoch counts here from its first parcel.
 _MARGIN_MS = 3_600_000
@@ -68,6 +70,10 @@ class Forks:
             "advice": "an old disk image was put back, or two computers are this truck: revoke it if one is not yours",
         }
         await self._fleet.audit(audit.note(audit.GATEWAY_ACTOR, "truck.forked", state.truck, now_ms, detail))
+        text = f"two states of this truck are alive: {why}"
+        step = f"an old image was put back, or a clone: if one is not yours, digitruck revoke {state.truck}"
+        note = AlarmNote(CLONE_RULE, state.truck, "", "critical", text, step)
+        await self._fleet.settle_alarms(CLONE_RULE, [note], now_ms, truck=state.truck)
 
 
 def _recorded_ms(item: IngestItem) -> int:

@@ -34,6 +34,7 @@ from gateway.api import (
     stream,
     tokens,
     trucks,
+    webhooks,
 )
 from gateway.api.bodies import defer_continue
 from gateway.api.context import API, Api
@@ -67,6 +68,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *pools.OPERATIONS,
     *alarms.OPERATIONS,
     *sticks.OPERATIONS,
+    *webhooks.OPERATIONS,
     *stream.OPERATIONS,
     *tokens.OPERATIONS,
     *signin.OPERATIONS,

@@ -34,6 +34,7 @@ from gateway.cli.trust import trust
 from gateway.cli.usb import usb
 from gateway.cli.verify import verify
 from gateway.cli.watch import watch
+from gateway.cli.webhooks import webhook
 from protocol.errors import DigitruckError
 
 _COMMANDS: tuple[click.Command, ...] = (
@@ -52,6 +53,7 @@ _COMMANDS: tuple[click.Command, ...] = (
     ledger,
     budget,
     alarm,
+    webhook,
     config,
     bundle,
     rollout,

@@ -52,6 +52,7 @@ class AlarmRecord:
     acknowledged_ms: int | None
     acknowledged_by: str | None
     cleared_ms: int | None
+    mailed_ms: int | None = None
 
 
 class Alarms(FleetPart):
@@ -122,6 +123,21 @@ class Alarms(FleetPart):
             entry = audit.note(actor, "alarm.acknowledged", row["truck"], now_ms, detail)
             await audit.append(self._database, transaction, entry)
             return AlarmRecord(**(dict(row) | values))
+
+    async def alarms_to_mail(self, limit: int = PAGE_MAX) -> list[AlarmRecord]:
+        """Return the alarms that hold, that nobody has acknowledged and that were not mailed yet, oldest first."""
+        query = select(alarms).where(
+            alarms.c.mailed_ms.is_(None), alarms.c.cleared_ms.is_(None), alarms.c.acknowledged_ms.is_(None)
+        )
+        async with self._database.read() as connection:
+            found = await connection.execute(query.order_by(alarms.c.id).limit(min(limit, PAGE_MAX)))
+            return [AlarmRecord(**row) for row in found.mappings()]
+
+    async def alarms_mailed(self, identities: Sequence[int], now_ms: int) -> None:
+        """Note that these alarms were mailed."""
+        async with self._database.write() as transaction:
+            changed = update(alarms).where(alarms.c.id.in_(identities)).values(mailed_ms=now_ms)
+            await transaction.execute(changed)
 
     async def alarms(
         self, truck: str | None = None, *, with_cleared: bool = False, after: int | None = None, limit: int = 100

@@ -67,6 +67,13 @@ class ChangeFeed:
         async with self._database.read() as connection:
             return await changes_table.newest_id(connection)
 
+    async def read(self, after: int) -> list[Change]:
+        """Return the next changes after id `after`, oldest first; a first "gap" as `subscribe` has it."""
+        gap = await self._gap(after)
+        async with self._database.read() as connection:
+            found = await changes_table.read_after(connection, after if gap is None else gap.id, _CHUNK)
+        return found if gap is None else [gap, *found]
+
     async def subscribe(self, after: int | None = None) -> AsyncIterator[Change]:
         """Yield the changes after id `after` (None: from now on), in order, until the store is closed.
 

@@ -31,6 +31,7 @@ from store.fleet.sticks import Sticks
 from store.fleet.telemetry import Telemetry
 from store.fleet.tokens import Tokens
 from store.fleet.trucks import Trucks
+from store.fleet.webhooks import Webhooks
 
 __all__ = ["FleetStore", "migrate"]
 
@@ -56,6 +57,7 @@ class FleetStore(
     Sticks,
     Audit,
     Care,
+    Webhooks,
 ):
     """An open store. Make one with `open`, and close it."""
 

@@ -22,6 +22,7 @@ alarms = Table(
     Column("acknowledged_ms", BigInteger),
     Column("acknowledged_by", Text),
     Column("cleared_ms", BigInteger),
+    Column("mailed_ms", BigInteger),
     Index("ix_alarms_truck_rule_subject", "truck", "rule", "subject"),
     sqlite_autoincrement=True,
 )

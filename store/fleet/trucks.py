@@ -5,6 +5,7 @@ Trucks come in only through an enrolment (`store.fleet.enrolments`) and never go
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from sqlalchemy import Row, Select, and_, delete, select, update
@@ -123,20 +124,28 @@ class Trucks(FleetPart):
         """Return what the truck's newest receipts say, one for each kind and name."""
         query = select(holdings).where(holdings.c.truck == truck).order_by(holdings.c.document, holdings.c.name)
         async with self._database.read() as connection:
-            return [
-                HoldingRecord(
-                    truck=row.truck,
-                    document=DocumentKind(row.document),
-                    name=row.name,
-                    digest=row.digest,
-                    outcome=Outcome(row.outcome),
-                    version=row.version,
-                    reason=row.reason,
-                    time_ms=row.time_ms,
-                    received_ms=row.received_ms,
-                )
-                for row in await connection.execute(query)
-            ]
+            return [_holding(row) for row in await connection.execute(query)]
+
+    async def refused_holdings(self, names: Collection[str]) -> list[HoldingRecord]:
+        """Return what some trucks (at most `PAGE_MAX`) said they rejected or rolled back, and nothing newer since."""
+        refused = (int(Outcome.REJECTED), int(Outcome.ROLLED_BACK))
+        query = select(holdings).where(holdings.c.outcome.in_(refused), holdings.c.truck.in_(sorted(names)[:PAGE_MAX]))
+        async with self._database.read() as connection:
+            return [_holding(row) for row in await connection.execute(query)]
+
+
+def _holding(row: Row[Any]) -> HoldingRecord:
+    return HoldingRecord(
+        truck=row.truck,
+        document=DocumentKind(row.document),
+        name=row.name,
+        digest=row.digest,
+        outcome=Outcome(row.outcome),
+        version=row.version,
+        reason=row.reason,
+        time_ms=row.time_ms,
+        received_ms=row.received_ms,
+    )
 
 
 async def _update(transaction: Transaction, name: str, values: dict[str, Any]) -> None:
