@@ -50,7 +50,7 @@ class NewWebhook(WebhookShape, frozen=True):
 
 
 class WebhookPage(Shape, frozen=True):
-    """All webhooks, oldest first."""
+    """Webhooks, oldest first."""
 
     items: list[WebhookShape]
     next: str | None
@@ -76,9 +76,13 @@ class DeliveryPage(Shape, frozen=True):
 
 
 @operation("GET", "/v1/webhooks", tag="webhooks", needs=ADMIN)
-async def list_webhooks(call: Call) -> WebhookPage:
+async def list_webhooks(call: Call, query: PageQuery) -> WebhookPage:
     """List the webhooks."""
-    return WebhookPage(items=[_shape(each) for each in await call.api.fleet.webhooks()], next=None)
+    after = number_cursor(query.after) or 0
+    found = [each for each in await call.api.fleet.webhooks() if each.id > after]
+    page = found[: query.served]
+    following = str(page[-1].id) if len(found) > query.served else None
+    return WebhookPage(items=[_shape(each) for each in page], next=following)
 
 
 @operation("POST", "/v1/webhooks", tag="webhooks", needs=ADMIN, status=201, problems=(409, 422))
@@ -158,4 +162,4 @@ def _delivery(each: DeliveryRecord) -> DeliveryShape:
     )
 
 
-OPERATIONS = (list_webhooks, create_webhook, delete_webhook, list_deliveries)
+OPERATIONS = (create_webhook, list_webhooks, list_deliveries, delete_webhook)

@@ -36,6 +36,7 @@ LISTINGS = {
     "token list", "token new", "token revoke", "truck", "trucks", "trust delegate", "trust fetch", "trust init",
     "trust push", "trust renew", "trust resign", "trust revoke", "trust rotate", "trust show", "trust sign",
     "trust status", "usb export", "usb import", "usb list", "usb revoke", "verify", "watch",
+    "webhook list", "webhook new", "webhook show",
 }  # fmt: skip
 
 
