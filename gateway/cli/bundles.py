@@ -160,7 +160,7 @@ def bundle_push(
     "make",
     epilog=examples(
         "digitruck bundle make ./maths --name maths --version 2026.11",
-        "SOURCE_DATE_EPOCH=1795000000 digitruck bundle make ./maths --name maths --version 2026.11 --output m.manifest",
+        "digitruck bundle make ./maths --name maths --version 2026.11 --output maths.manifest",
     ),
 )
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
