@@ -36,6 +36,7 @@ from edge.installer import Installer
 from edge.knownpacks import KnownPacks
 from edge.link import Link
 from edge.linkbudget import apply_terms, caps_of, open_budgets
+from edge.linkwatch import LinkWatch
 from edge.lives import Lives
 from edge.notify import notify, watchdog_pause_s
 from edge.recorder import Recorder
@@ -215,11 +216,10 @@ class Edge:
 
     async def _work(self) -> None:
         async with asyncio.TaskGroup() as group:
-            group.create_task(self.uplink.run(), name="uplink")
-            group.create_task(self.recorder.run(), name="recorder")
-            group.create_task(self.downlink.run(), name="downlink")
-            group.create_task(self.bundles.run(), name="bundles")
-            group.create_task(self.situation.run(), name="situation")
+            watch = LinkWatch(self.links, self.uplink.device_changed)
+            parts = self.uplink, watch, self.recorder, self.downlink, self.bundles, self.situation
+            for part in parts:
+                group.create_task(part.run(), name=type(part).__name__.lower())
             group.create_task(self._keep_house(), name="housekeeping")
             group.create_task(write_ledger(self.links_store), name="ledger")
             group.create_task(self._watchdog(), name="watchdog")

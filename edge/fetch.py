@@ -22,7 +22,7 @@ from store.writer import Writer
 
 log = structlog.get_logger("edge.fetch")
 
-_BACKOFFS_TO_DOWN = 3
+_BACKOFFS_TO_DOWN = 2
 _TIMEOUT_MAX_S = 60.0
 _WAIT_S, _IDLE_WAIT_S = 2.0, 15.0
 _REST_S = 30.0
@@ -78,6 +78,7 @@ class Fetch:
 
         While no link may carry it, it waits: an outage of weeks costs nothing.
         """
+        self._uplink.listeners.add(self._wake)
         try:
             while not self.staging.is_full:
                 if self._failure is not None:
@@ -87,6 +88,7 @@ class Fetch:
                 await self._pause()
                 self._count_losses()
         finally:
+            self._uplink.listeners.discard(self._wake)
             await asyncio.shield(self._stop())
         return await self._writer.run(self.staging.complete)
 
@@ -109,6 +111,9 @@ class Fetch:
 
     def _pump(self, link: Link) -> None:
         now = self._monotonic()
+        if link.is_away and len(self._transfer.flight(link.name)):
+            # What was asked for there goes over another link at once.
+            self._transfer.give_up(link.name)
         if link.resting or now < self._resting.get(link.name, 0.0):
             return
         while len(self._arrived) < _ARRIVED_MAX and self._may(link):
@@ -228,8 +233,10 @@ class Fetch:
                 self._lost(link)
 
     def _lost(self, link: Link) -> None:
+        was_up = link.usable
         link.mark_down()
-        link.rest(min(_REST_S, self._uplink.backoff_max_s))
+        if not was_up:
+            link.rest(min(_REST_S, self._uplink.backoff_max_s))
         self._uplink.wake()
 
     async def _pause(self) -> None:

@@ -26,6 +26,7 @@ from edge.identity import Keys
 from edge.link_errors import LinkDownError, RefusedError, SessionLostError
 from edge.names import Names
 from edge.spending import Spending, Unmetered
+from edge.standing import Standing
 from protocol.documents import ExchangeKey
 from protocol.edhoc import Initiator
 from protocol.errors import BudgetExceededError, SignatureError
@@ -41,8 +42,6 @@ _HANDSHAKE_TRIES = 4
 _HANDSHAKE_FIRST_S = 3.0
 # A gateway that does not know this truck any more (revoked, its database gone) must not cost a handshake a minute.
 _REKEY_PAUSE_S, _REKEY_PAUSE_MAX_S = 120.0, 7_200.0
-_LOSS_MEMORY = 200
-_SILENT_CONTACTS_TO_TURN = 3
 _MESSAGE_2_BYTES = 80
 ANSWER_BYTES = 200
 
@@ -55,12 +54,8 @@ class Answered:
     rtt_s: float
 
 
-class Link:
-    """A link and its session.
-
-    `usable` is what the last contact showed, `down_since` since when it is not, and `rests_until` when it may be tried
-    again (both monotonic).
-    """
+class Link(Standing):
+    """A link and its session."""
 
     def __init__(
         self,
@@ -74,12 +69,8 @@ class Link:
         monotonic: Callable[[], float],
     ) -> None:
         """`gateway_keys` gives those that are believed now; `contexts` None: a truck that joins, whose session ends."""
+        super().__init__(settings.name, monotonic=monotonic, gateway=lambda: self.gateway)
         self.settings = settings
-        self.name = settings.name
-        self.usable = True
-        self.down_since = self.rests_until = 0.0
-        self.last_contact: float | None = None
-        self.rtt_s: float | None = None
         self.price = settings.price_per_mb
         self._keys = keys
         self._gateways = settings.gateways or gateways
@@ -88,7 +79,6 @@ class Link:
         self._contexts = contexts
         self._monotonic = monotonic
         self._spending = spending
-        self._sent = self._lost = 0
         self._coap: MeteredContext | None = None
         self._socket_is_stale = False
         self._socket_lock = asyncio.Lock()
@@ -97,8 +87,7 @@ class Link:
         self._handshake_failed_at, self._rekey_after = -1.0, 0.0
         self._rekey_pause_s = _REKEY_PAUSE_S
         self._names = Names(monotonic)
-        self._silent_contacts = 0
-        self.bursts = Bursts(spending, monotonic=monotonic, on_heard=self._heard, count=self._count)
+        self.bursts = Bursts(spending, monotonic=monotonic, on_heard=self.heard, count=self.count)
 
     @property
     def gateway(self) -> str:
@@ -156,7 +145,7 @@ class Link:
         started = self._monotonic()
         size = len(payload) + sum(len(each) for each in query)
         response = await self._exchange(message, timeout_s, precedence, cause, size, answer_bytes)
-        self._heard(self._monotonic() - started)
+        self.heard(self._monotonic() - started)
         self.bursts.prove(session, remote, self.gateway)
         self._rekey_pause_s = _REKEY_PAUSE_S
         if not response.code.is_successful():
@@ -205,51 +194,20 @@ class Link:
 
     def mark_down(self) -> None:
         """Note that the link does not answer; after a few such contacts in a row the next gateway is tried."""
+        self.doubt()
+        if self.fell():
+            self.next_gateway()
+
+    def doubt(self) -> None:
+        """Take nothing of the network for granted: it may be another one."""
         self._names.forget()
         self.bursts.doubt()
         # An interface that went and came back is another one to the kernel: the old socket stays on the old one.
         self._socket_is_stale = self.settings.interface is not None
-        self._silent_contacts += 1
-        if self._silent_contacts >= _SILENT_CONTACTS_TO_TURN:
-            self._silent_contacts = 0
-            self.next_gateway()
-        if self.usable:
-            self.usable = False
-            self.down_since = self._monotonic()
-            log.warning("link.down", link=self.name, gateway=self.gateway)
-
-    def rest(self, seconds: float) -> None:
-        """Leave the link alone for so long, unless it is heard before."""
-        self.rests_until = max(self.rests_until, self._monotonic() + seconds)
-
-    @property
-    def resting(self) -> bool:
-        """Whether the link failed so lately that it is not worth trying."""
-        return not self.usable and self._monotonic() < self.rests_until
-
-    def _heard(self, rtt_s: float) -> None:
-        self.last_contact = self._monotonic()
-        self.rests_until = 0.0
-        self._silent_contacts = 0
-        self.rtt_s = rtt_s if self.rtt_s is None else 0.875 * self.rtt_s + 0.125 * rtt_s
-        if not self.usable:
-            self.usable = True
-            log.info("link.up", link=self.name, gateway=self.gateway)
-
-    @property
-    def loss(self) -> float | None:
-        """The share of requests that got no answer in time, of the last hundred or so."""
-        return self._lost / self._sent if self._sent else None
 
     def affordable(self, precedence: Precedence) -> bool:
         """Return whether the budget holds at least one more exchange of this precedence."""
         return self._spending.affordable(precedence)
-
-    def _count(self, *, lost: bool) -> None:
-        if self._sent >= _LOSS_MEMORY:
-            self._sent, self._lost = self._sent // 2, self._lost // 2
-        self._sent += 1
-        self._lost += lost
 
     async def _exchange(
         self,
@@ -265,7 +223,7 @@ class Link:
         try:
             response = await self._answer(message, timeout_s)
         except LinkDownError:
-            self._count(lost=True)
+            self.count(lost=True)
             self._spending.abandon(charge)
             raise
         except asyncio.CancelledError:
@@ -275,7 +233,7 @@ class Link:
             self._spending.settle(charge)
             raise
         self._spending.settle(charge)
-        self._count(lost=False)
+        self.count(lost=False)
         return response
 
     async def _answer(self, message: Message, timeout_s: float) -> Message:

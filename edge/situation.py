@@ -13,6 +13,7 @@ from edge.reasons import describe, explain, format_money
 from edge.status import (
     ClockStatus,
     CollectorStatus,
+    DeviceStatus,
     DiskStatus,
     EdgeStatus,
     LinkStatus,
@@ -28,6 +29,7 @@ from store.parcels import ParcelState
 if TYPE_CHECKING:
     from edge.daemon import Edge
     from edge.installer import Installed
+    from edge.link import Link
 
 # A snapshot costs a look at every parcel and manifest: it is taken when something has changed, or has had time to.
 _REFRESH_S, _IDLE_REFRESH_S = 2.0, 60.0
@@ -152,6 +154,9 @@ class Situation:
             period_ends_s=None if span is None else span.ends_s,
             waits=waits,
             note=waits[0].text if waits else "",
+            device=_device(link),
+            rate_bps=link.bursts.pace.rate_bps,
+            falls=round(link.falls, 1),
         )
 
     def _versions(self) -> tuple[VersionStatus, ...]:
@@ -172,6 +177,17 @@ class Situation:
                 received = whole - progress.pieces_left * PIECE_BYTES
             versions.append(VersionStatus(rollout.bundle, label, labels.get(rollout.bundle), received, whole))
         return tuple(versions)
+
+
+def _device(link: Link) -> DeviceStatus | None:
+    name, found = link.settings.interface, link.device
+    if name is None:
+        return None
+    if found is None:
+        return DeviceStatus(name, state="is not there" if link.is_watched else "")
+    unpaid = found.looks_metered and not link.settings.metered
+    note = "looks metered, but metered = false: check [[link]] in edge.toml" if unpaid else ""
+    return DeviceStatus(name, found.kind, found.why_not, found.mtu_bytes, found.addresses, note)
 
 
 def _label(signed: bytes | None) -> str | None:

@@ -38,6 +38,18 @@ class WaitStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceStatus:
+    """The interface that a link is bound to, as the system has it; `state` is empty while it can carry."""
+
+    interface: str
+    kind: str = ""
+    state: str = ""
+    mtu_bytes: int = 0
+    addresses: tuple[str, ...] = ()
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class LinkStatus:
     """One uplink in this budget period. None: not known (`usable`), no cap (the budget), never (the last contact).
 
@@ -45,7 +57,8 @@ class LinkStatus:
     has the precedences that would not go now, `period_ends_s` when a new budget begins (Unix; None: the clock is
     unknown). `left_bytes` is less than the budget minus what is spent while some of it is reserved. `rtt_s` is the
     smoothed round trip, `loss` the share of recent requests without an answer; `note` says what keeps the link from
-    carrying all.
+    carrying all. `rate_bps` is what the last download found the link to carry, `falls` how often it fell lately, less
+    with time.
     """
 
     name: str
@@ -62,6 +75,9 @@ class LinkStatus:
     left_normal_bytes: int | None = None
     period_ends_s: int | None = None
     waits: tuple[WaitStatus, ...] = ()
+    device: DeviceStatus | None = None
+    rate_bps: int | None = None
+    falls: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +208,11 @@ def render_links(links: Sequence[LinkStatus]) -> str:
         rtt = "" if link.rtt_s is None else f", round trip {link.rtt_s * 1000:.0f} ms"
         loss = "" if link.loss is None else f", loss {link.loss:.0%}"
         age = "never heard" if link.last_contact_age_s is None else f"heard {_ago(link.last_contact_age_s)}"
-        lines.append(f"{link.name}: {usable}{rtt}{loss}, {age}")
+        rate = "" if link.rate_bps is None else f", carried {link.rate_bps / 1000:,.0f} kbit/s"
+        falls = f", fell {link.falls:.0f} times lately" if link.falls >= 1.5 else ""
+        lines.append(f"{link.name}: {usable}{rtt}{loss}{rate}{falls}, {age}")
+        if link.device is not None:
+            lines.append(f"  device  {_device(link.device)}")
         left = "no cap" if link.left_bytes is None else f"{format_bytes(link.left_bytes)} left"
         if link.left_bytes is not None and link.left_normal_bytes is not None:
             left += f", {format_bytes(link.left_normal_bytes)} of it for normal now"
@@ -200,6 +220,12 @@ def render_links(links: Sequence[LinkStatus]) -> str:
         lines.append(f"  spent   {format_bytes(link.spent_bytes)}, {link.spent_money or '-'}; {left}")
         lines += [f"  {each.partition(': ')[2]}" for each in why_lines(link, _PRECEDENCES)]
     return "\n".join(lines) + "\n"
+
+
+def _device(device: DeviceStatus) -> str:
+    parts = [f"{device.interface} ({device.kind})" if device.kind else device.interface, device.state or "can carry"]
+    parts += [f"MTU {device.mtu_bytes}"] * bool(device.mtu_bytes)
+    return ", ".join([*parts, *device.addresses, *([device.note] if device.note else [])])
 
 
 def why_lines(link: LinkStatus, present: Container[str]) -> list[str]:

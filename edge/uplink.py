@@ -37,13 +37,8 @@ from store.writer import Writer
 log = structlog.get_logger("edge.uplink")
 
 # A link is down when so many timeouts in a row brought no answer at all, or fewer with so many losses.
-_TIMEOUTS_TO_DOWN = 2
-_LOSSES_TO_DOWN = 4
-_ANSWER_TIMEOUT_MAX_S = 90.0
-_BACKOFF_MAX_S = 300.0
-_SWEEP_S = 60.0
-
-
+_TIMEOUTS_TO_DOWN, _LOSSES_TO_DOWN = 2, 4
+_ANSWER_TIMEOUT_MAX_S, _BACKOFF_MAX_S, _SWEEP_S = 90.0, 300.0, 60.0
 # What makes a contact fail without being a fault of this daemon's own: it is tried again, later each time.
 _PASSING = (LinkDownError, PeerError, BudgetExceededError, CommitUnknownError, QueueFullError)
 
@@ -79,7 +74,7 @@ class Uplink:
         self._in_doubt = in_doubt
         self.backoff_max_s = backoff_max_s
         self.forwarder = Forwarder(queue.epoch, known=queue.known(queue.epoch))
-        self._wakes = {link.name: asyncio.Event() for link in links}
+        self._wakes, self.listeners = {link.name: asyncio.Event() for link in links}, set[asyncio.Event]()
         self._hello_wanted = True
         self._hellos = 0
         self._sends: set[asyncio.Task[None]] = set()
@@ -117,9 +112,16 @@ class Uplink:
         self.wake()
 
     def wake(self) -> None:
-        """Have every link look again for something to do."""
-        for event in self._wakes.values():
+        """Have every link, and every download, look again for something to do."""
+        for event in (*self._wakes.values(), *self.listeners):
             event.set()
+
+    def device_changed(self, link: Link, usable: bool) -> None:
+        """Hear from the system that a link cannot carry any more, or may be tried: no timeout has to find that out."""
+        link.doubt()
+        if not usable:
+            self._ended[link.name] = LinkDownError(f"{link.name}: its interface cannot carry anything")
+        self.wake()
 
     def may(
         self, link: Link, precedence: Precedence, *, waiting_bytes: int | None = None, deadline_s: int | None = None

@@ -113,6 +113,11 @@ class Pace:
         return self._loss
 
     @property
+    def rate_bps(self) -> int | None:
+        """What the link was seen to deliver lately, in bit/s; None: nothing yet, or nothing since it was silent."""
+        return int(max(self._rates) * 8) or None
+
+    @property
     def is_clean(self) -> bool:
         """Whether the link is known to lose next to nothing."""
         return self._settled >= _SETTLED_TO_TELL and self._loss < _CLEAN_LOSS

@@ -230,6 +230,11 @@ class Transfer:
             self._wanted.appendleft(index)
         self._wanted.appendleft(index)
 
+    def give_up(self, link: str) -> None:
+        """Note that nothing in flight on a link will be answered: it is gone."""
+        for name, number in [each for each in self._asked if each[0] == link]:
+            self.handle_loss(name, number)
+
     def handle_timeout(self, now: float) -> int:
         """Put back what counts as lost now; return how many requests that were."""
         count = 0

@@ -225,7 +225,7 @@ class ScriptedLink:
     """The part of a link that the downlink, the fetch and the bundles use."""
 
     rtt_s = 0.001
-    takes_bursts = False
+    takes_bursts = is_away = False
     resting = False
     rests_until = 0.0
     usable = True
@@ -284,6 +284,7 @@ class ScriptedUplink:
 
     def __init__(self, *links: ScriptedLink) -> None:
         self.links = {link.name: link for link in links}
+        self.listeners: set[asyncio.Event] = set()
 
     def may(self, link: ScriptedLink, precedence: Precedence, **_: int | None) -> bool:
         """Whether a link may carry something now."""

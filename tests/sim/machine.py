@@ -94,6 +94,16 @@ class InlineWriter(Writer):
             self._hand_out(group)
 
 
+class _NoDevices:
+    """The interfaces of the machine that simulates are none of the simulation's."""
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    async def run(self) -> None:
+        """Watch nothing."""
+
+
 class _NoClassroom:
     """The classroom's web server is not part of the simulation."""
 
@@ -175,6 +185,7 @@ def machines(loop: VirtualLoop, seed: int, disks: list[Disk], *, coarse: bool = 
                     put(module, name, value)
         put(edge.daemon, "Writer", InlineWriter)
         put(edge.daemon, "ClassroomServer", _NoClassroom)
+        put(edge.daemon, "LinkWatch", _NoDevices)
         put(edge.daemon, "make_classroom", lambda *_, **__: None)
         put(gateway.daemon, "gc", _NoCollector)
         put(gateway.daemon, "migrate", _nothing)
