@@ -101,6 +101,9 @@ def test_the_structs_are_the_json():
         "left_normal_bytes": None,
         "period_ends_s": None,
         "waits": [],
+        "device": None,
+        "rate_bps": None,
+        "falls": 0.0,
     }
 
     assert value["clock"]["state"] == "synced"
