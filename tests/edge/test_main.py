@@ -141,7 +141,7 @@ async def test_a_running_daemon_takes_records_and_events_and_tells_its_state(rig
     as_json = json.loads((await ask("status", "--json", "--config", config)).stdout)
     assert as_json["truck"] == "ke-arrow"
     links = await ask("linkcheck", "--config", config)
-    assert re.match(r"lte: works, round trip \d+ ms, loss 0%, no cap, heard \d+ s ago", links.stdout)
+    assert re.match(r"lte: works, round trip \d+ ms, loss 0%, heard \d+ s ago\n  tariff ", links.stdout)
     assert json.loads((await ask("linkcheck", "--json", "--config", config)).stdout)[0]["name"] == "lte"
 
 
