@@ -81,7 +81,7 @@ class Ingest:
         self._loading = asyncio.Lock()
         self._forks = Forks(fleet, now_ms=now_ms)
         self._epochs: dict[str, tuple[int, ...]] = {}
-        self._parked = Parked(fleet, now_ms=now_ms)
+        self._parked = Parked(fleet, self._schema, now_ms=now_ms)
         self._carried: set[bytes] = set()  # schemas whose batches may be gone on from
 
     async def upload(self, truck: TruckRecord, link: str, upload: Upload) -> tuple[Ack, tuple[ParcelKind, ...]]:
@@ -273,8 +273,7 @@ class Ingest:
         """Follow up on what was committed: parked batches whose schema or base came, rows whose clock is known."""
         for item in items:
             if isinstance(item.part, SchemaPart):
-                known = item.part.digest, decode_schema(item.part.encoded)
-                await self._parked.unpark(truck, item.epoch, item.part.number, *known)
+                await self._parked.unpark(truck, item.epoch, item.part.number)
             elif isinstance(item.part, BatchPart) and item.part.schema_digest in self._carried:
                 self._parked.note(
                     ParcelKey(truck.name, item.epoch, item.sequence), item.sealed, item.part.schema_digest
@@ -288,15 +287,7 @@ class Ingest:
                         continue
                     repaired = await self._fleet.set_clock(truck.name, boot, offset_ms)
                     log.info("clock.repaired", truck=truck.name, batches=repaired)
-        await self._unpark_due(truck, items)
-
-    async def _unpark_due(self, truck: TruckRecord, items: Sequence[IngestItem]) -> None:
-        for epoch, number in await self._parked.due(truck.name, items):
-            known = await self._schema(truck.name, epoch, number)
-            if known is None:
-                self._parked.wait(truck.name, (epoch, number), frozenset())  # the schema's coming takes them up
-            else:
-                await self._parked.unpark(truck, epoch, number, *known)
+        await self._parked.follow(truck, items)
 
     async def _quarantine(
         self, truck: TruckRecord, epoch: int | None, sequence: int | None, sealed: bytes, reason: str

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 from gateway.parts import batch_part
 from protocol.errors import MalformedError, PeerError, SignatureError
@@ -19,19 +19,27 @@ from store.fleet.fleet import FleetStore
 from store.fleet.records import TruckRecord
 
 _KEPT_MAX = 100_000
-_PASSES_MAX = 64
+_WAITING_MAX = 20_000  # of a truck; what is beyond is found when the process starts anew
 _SOUND = frozenset({BatchState.READY, BatchState.ROLLED, BatchState.TIMELESS})
 
 
-class Parked:
-    """Digests of stored batches, and the bases that parked batches of each truck wait for."""
+SchemaOf = Callable[[str, int, int], Awaitable[tuple[bytes, Schema] | None]]
 
-    def __init__(self, fleet: FleetStore, *, now_ms: Callable[[], int]) -> None:
+
+class Parked:
+    """Digests of stored batches, and the bases that parked batches of each truck wait for.
+
+    `schema_of(truck, epoch, number)` returns a schema's digest and the schema, or None while it is not here.
+    """
+
+    def __init__(self, fleet: FleetStore, schema_of: SchemaOf, *, now_ms: Callable[[], int]) -> None:
         self._fleet = fleet
+        self._schema_of = schema_of
         self._now_ms = now_ms
         # The digest of a batch's content, and that of its schema.
         self._known: OrderedDict[ParcelKey, tuple[bytes, bytes]] = OrderedDict()
-        self._waiting: dict[str, dict[tuple[int, int], frozenset[ParcelKey]]] = {}
+        # By truck: the parked batches by the base that each waits for.
+        self._waiting: dict[str, dict[ParcelKey, list[ParcelKey]]] = {}
 
     async def meaning(
         self, truck: str, epoch: int, sequence: int, batch: Batch, digest: bytes, schema: Schema
@@ -62,61 +70,89 @@ class Parked:
             self._known.popitem(last=False)
         return known
 
-    async def due(self, truck: str, items: Iterable[IngestItem]) -> list[tuple[int, int]]:
-        """Return the (epoch, schema number) of parked batches of a truck that may be taken up after `items` came."""
-        if truck not in self._waiting:
-            # What waited when this process started is tried at the truck's first upload.
-            self._waiting[truck] = dict.fromkeys(await self._fleet.parked_numbers(truck), frozenset())
-        waiting = self._waiting[truck]
-        due = {place for place, bases in waiting.items() if not bases}
+    async def unpark(self, truck: TruckRecord, epoch: int, number: int) -> None:
+        """Take up parked batches of a schema that is here now, but for those whose base still is not."""
+        known = await self._schema_of(truck.name, epoch, number)
+        if known is None:
+            return
+        waiting = self._waiting.setdefault(truck.name, {})
+        due: list[ParcelKey] = []
+        after = 0
+        while records := await self._fleet.parked_batches(truck.name, number, epoch, after=after):
+            after = records[-1].id
+            for key in await self._take(truck, records, *known):
+                due += waiting.pop(key, ())
+        await self._take_all(truck, due)
+
+    async def follow(self, truck: TruckRecord, items: Iterable[IngestItem]) -> None:
+        """Take up what waited for batches that were just stored; note what of them waits itself."""
+        if truck.name not in self._waiting:
+            # What waited when this process started.
+            self._waiting[truck.name] = {}
+            for place in await self._fleet.parked_numbers(truck.name):
+                await self.unpark(truck, *place)
+        waiting = self._waiting[truck.name]
+        due: list[ParcelKey] = []
         for item in items:
             if isinstance(item.part, BatchPart):
-                if item.part.schema_digest is None:
-                    due.add((item.epoch, item.part.schema_number))
-                elif waiting:
-                    key = ParcelKey(truck, item.epoch, item.sequence)
-                    due |= {place for place, bases in waiting.items() if key in bases}
-        return sorted(due)
+                key = ParcelKey(truck.name, item.epoch, item.sequence)
+                # One that is parked is tried at once: its base may have come while it was stored.
+                due += [key] if item.part.schema_digest is None else waiting.pop(key, ())
+        await self._take_all(truck, due)
 
-    def wait(self, truck: str, place: tuple[int, int], bases: frozenset[ParcelKey]) -> None:
-        """Note which bases the parked batches of a schema wait for now; none: nothing of it waits for one."""
-        waiting = self._waiting.setdefault(truck, {})
-        if bases:
-            waiting[place] = bases
-        else:
-            waiting.pop(place, None)
+    async def _take_all(self, truck: TruckRecord, due: list[ParcelKey]) -> None:
+        while due:
+            key = due.pop()
+            record = await self._fleet.batch(key)
+            if record is None or record.state is not BatchState.PARKED:
+                continue
+            known = await self._schema_of(truck.name, key.epoch, record.schema_number)
+            if known is not None and await self._take(truck, [record], *known):
+                due += self._waiting[truck.name].pop(key, ())
 
-    async def unpark(self, truck: TruckRecord, epoch: int, number: int, digest: bytes, schema: Schema) -> None:
-        """Take up parked batches of a schema that is here now, but for those whose base still is not."""
-        keys = {truck.signing_key: None}
-        for _ in range(_PASSES_MAX):
-            missing: set[ParcelKey] = set()
-            taken: set[ParcelKey] = set()
-            after = 0
-            while parked := await self._fleet.parked_batches(truck.name, number, epoch, after=after):
-                after = parked[-1].id
-                if len(keys) == 1:
-                    # A batch that waited since before the truck enrolled anew was signed with the key it had then.
-                    keys |= {each.signing_key: None for each in await self._fleet.keys_of(truck.name)}
-                good: list[UnparkedBatch] = []
-                for record in parked:
-                    try:
-                        payload = decode_payload(unseal(record.sealed))
-                        sequence = record.key.sequence
-                        meaning = await self.meaning(truck.name, epoch, sequence, payload, digest, schema)
-                        if meaning is None:
-                            missing.add(ParcelKey(truck.name, *payload.base_of(epoch, sequence)))
-                            continue
-                        good.append(
-                            await asyncio.to_thread(_unparked, tuple(keys), record, meaning, payload, digest, schema)
-                        )
-                    except PeerError as error:
-                        await self._fleet.reject_parked(record.key, str(error), self._now_ms())
-                await self._fleet.unpark(good)
-                taken |= {each.key for each in good}
-            if not missing & taken:
-                break
-        self.wait(truck.name, (epoch, number), frozenset(missing))
+    async def _take(
+        self, truck: TruckRecord, records: Sequence[BatchRecord], digest: bytes, schema: Schema
+    ) -> list[ParcelKey]:
+        """Verify parked batches and take them up; return which. One whose base is missing waits for it."""
+        good: dict[ParcelKey, tuple[UnparkedBatch, bytes]] = {}
+        keys: tuple[bytes, ...] = ()
+        for record in records:
+            if not keys:
+                # A batch that waited since before the truck enrolled anew was signed with the key it had then.
+                old = [each.signing_key for each in await self._fleet.keys_of(truck.name)]
+                keys = tuple(dict.fromkeys([truck.signing_key, *old]))
+            try:
+                payload = decode_payload(unseal(record.sealed))
+                meaning = await self._meaning_of(record.key, payload, digest, schema, good)
+                if meaning is not None:
+                    taken = await asyncio.to_thread(_unparked, keys, record, meaning, payload, digest, schema)
+                    good[record.key] = taken, record.sealed
+            except PeerError as error:
+                await self._fleet.reject_parked(record.key, str(error), self._now_ms())
+        await self._fleet.unpark([taken for taken, _ in good.values()])
+        if schema.codec is Codec.CARRIED:
+            for key, (_, sealed) in good.items():
+                self.note(key, sealed, digest)
+        return list(good)
+
+    async def _meaning_of(
+        self,
+        key: ParcelKey,
+        payload: Batch,
+        digest: bytes,
+        schema: Schema,
+        beside: Mapping[ParcelKey, tuple[UnparkedBatch, bytes]],
+    ) -> bytes | None:
+        base = payload.base_of(key.epoch, key.sequence)
+        base_key = None if base is None else ParcelKey(key.truck, *base)
+        if base_key is not None and base_key in beside and schema.codec is Codec.CARRIED:
+            return batch_meaning(digest, content_digest(beside[base_key][1]))
+        meaning = await self.meaning(key.truck, key.epoch, key.sequence, payload, digest, schema)
+        if meaning is None and base_key is not None:
+            waiting = self._waiting.setdefault(key.truck, {})
+            if len(waiting) < _WAITING_MAX and key not in waiting.get(base_key, ()):
+                waiting.setdefault(base_key, []).append(key)
+        return meaning
 
 
 def _unparked(

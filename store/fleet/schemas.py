@@ -100,6 +100,7 @@ class Schemas(FleetPart):
                 select(batches.c.id, parcels.c.truck, parcels.c.epoch, parcels.c.sequence)
                 .join(parcels, parcels.c.id == batches.c.id)
                 .where(OPEN, _PARKED, batches.c.truck.in_(names))
+                .where(parcels.c.sequence.in_({batch.key.sequence for batch in taken}))
                 .order_by(batches.c.id)
                 .with_for_update(of=batches)
             )

@@ -3,7 +3,7 @@
 Three times: through `Ingest` alone (what verifying and committing cost), and over OSCORE on loopback through the fast
 lane and through aiocoap, the truck being a process of its own. The figures are per second of processor time of the
 gateway's process, all of its threads together: what one core does when nothing else wants it. Batches have 16
-channels; each is an upload.
+channels; each is an upload, and seven of eight go on from another one.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ from aiocoap.message import Message
 from aiocoap.numbers import codes
 from aiocoap.numbers.types import NON
 
+from edge.bases import RUN_BATCHES
 from gateway.commits import GroupCommit
 from gateway.ingest import Ingest
 from protocol import batch, cose, edhoc
-from protocol.messages import Batch, Parcel, SchemaOffer, Upload, seal
+from protocol.messages import Batch, Parcel, SchemaOffer, Upload, batch_meaning, content_digest, seal
 from protocol.numbers import PATH_UPLOAD, ParcelKind, Precedence
-from protocol.schema import Channel, Schema
+from protocol.schema import Channel, Codec, Schema
 from store.fleet.fleet import FleetStore, migrate
 from store.fleet.records import TruckRecord
 from tests.gateway.coapside import GATEWAY_KEY, Clock, ScriptedTruck, open_side, open_truck
@@ -42,9 +43,10 @@ ROWS = 60
 _EPOCH = 77
 # As many as four links of a truck have, or as many trucks together.
 _WINDOW = 256
-_DISTINCT = 20
+_DISTINCT = 24
+_FAR = 24 * 25 + 2  # more than are under way, and a whole number of turns before
 _LOOK_EVERY_S, _PATIENCE_S = 0.002, 300.0
-SCHEMA = Schema(tuple(Channel(f"c{index}", "V", 100, 2600, 5) for index in range(16)), period_s=60)
+SCHEMA = Schema(tuple(Channel(f"c{index}", "V", 100, 2600, 5) for index in range(16)), period_s=60, codec=Codec.CARRIED)
 
 
 class _RealClock(Clock):
@@ -93,20 +95,30 @@ def _row(figure: str, measured: IngestFigures, anchor: str, limit: str) -> tuple
 def uploads(key: cose.SigningKey, count: int) -> list[bytes]:
     """Return encoded uploads: the schema, then `count` batches of one parcel each."""
     random_ = random.Random(1)
-    bodies = []
+    alone: list[bytes] = []
+    based: list[bytes] = []
+    base = None
     for number in range(_DISTINCT):
         values = [2_600] * 16
         rows = []
         for minute in range(ROWS):
             values = [value + random_.randrange(-5, 6) for value in values]
             rows.append((NOW_MS // 1000 + number * 3_600 + minute * 60, tuple(values)))
-        bodies.append(batch.encode(SCHEMA, rows))
+        alone.append(batch.encode(SCHEMA, rows))
+        based.append(batch.encode(SCHEMA, rows, base=base if number % RUN_BATCHES else None))
+        base = batch.decode_on(SCHEMA, based[-1], base=base if number % RUN_BATCHES else None)[1]
     offer = SchemaOffer(1, SCHEMA.encoded).encode()
     made = [seal(key, Parcel(_EPOCH, 1, Precedence.NORMAL, ParcelKind.SCHEMA, offer), TRUCK)]
     for sequence in range(2, count + 2):
-        payload = Batch(1, None, bodies[sequence % _DISTINCT]).encode()
-        parcel = Parcel(_EPOCH, sequence, Precedence.NORMAL, ParcelKind.BATCH, payload)
-        made.append(seal(key, parcel, TRUCK, SCHEMA.digest))
+        at = sequence % _DISTINCT
+        meaning = SCHEMA.digest
+        payload = Batch(1, None, alone[at] if sequence <= _FAR else based[at])
+        if sequence > _FAR and at % RUN_BATCHES:
+            # A truck goes on from what was acknowledged: the last that surely is. Nothing but heads is read here.
+            payload = Batch(1, None, based[at], _FAR - 1)
+            meaning = batch_meaning(SCHEMA.digest, content_digest(made[sequence - _FAR]))
+        parcel = Parcel(_EPOCH, sequence, Precedence.NORMAL, ParcelKind.BATCH, payload.encode())
+        made.append(seal(key, parcel, TRUCK, meaning))
     return [Upload((sealed,), _EPOCH).encode() for sealed in made]
 
 

@@ -236,6 +236,7 @@ async def test_a_burst_of_batches_loads_their_schema_once(
         return await load(*key)  # type: ignore[arg-type]
 
     monkeypatch.setattr(side.fleet, "schema_numbered", counted)
+    side.ingest._schemas.clear()  # as after a restart
     await asyncio.gather(*(truck.upload(truck.batch(rows_from(NOW_S + 600 * n))) for n in range(10)))
     assert len(asked) == 1
 

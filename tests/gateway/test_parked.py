@@ -96,7 +96,7 @@ async def test_what_waits_for_its_base_is_found_again_by_another_process(side: S
     await truck.upload(truck.offer(CARRIED))
     first, second = run(truck, 2)
     await truck.upload(second)
-    side.ingest._parked = Parked(side.fleet, now_ms=lambda: NOW_MS)  # what a process that starts knows
+    side.ingest._parked = Parked(side.fleet, side.ingest._schema, now_ms=lambda: NOW_MS)  # as one that starts
     await truck.upload(first)
     assert await states(side, 2, 3) == [BatchState.READY] * 2
 
