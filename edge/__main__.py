@@ -24,7 +24,7 @@ from edge.schema_cli import schema_group
 from edge.series import check_told, split_tables
 from edge.service_cli import seal_keys, unit
 from edge.status import EdgeStatus, render_links, render_status
-from edge.usb_cli import make_usb_group
+from edge.usb_cli import make_scrub, make_usb_group
 from protocol.errors import DigitruckError, LocalError, PeerError
 from protocol.joincode import read_join_code
 from store.logs import set_up_logs
@@ -243,7 +243,9 @@ def check(config: Path, as_json: bool) -> None:
 main.add_command(schema_group, "schema")
 main.add_command(unit)
 main.add_command(seal_keys)
-main.add_command(make_usb_group(lambda config, method, path, body: _local(_load(config)[0], method, path, body)), "usb")
+_called = lambda config, method, path, body: _local(_load(config)[0], method, path, body)  # noqa: E731
+main.add_command(make_usb_group(_called), "usb")
+main.add_command(make_scrub(_called), "scrub")
 
 
 class _NotRunningError(LocalError):

@@ -19,16 +19,18 @@ from aiocoap.numbers import codes
 
 from edge.fetch import Fetch
 from edge.installer import Installed, Installer
-from edge.jobs import Job, Progress, is_here
+from edge.jobs import Job, Progress, first_of, is_here, receipt_of
 from edge.knownpacks import KnownPacks
 from edge.link import Link
 from edge.link_errors import LinkDownError, RefusedError, SessionLostError
+from edge.room import ContentPolicy, make_room
 from edge.uplink import Uplink
+from edge.zimlibrary import write_library
 from protocol import cose
 from protocol.documents import Manifest, Rollout, parse_document
 from protocol.errors import BudgetExceededError, DigitruckError, LocalError, MalformedError, PeerError
 from protocol.messages import PackOffer, PackRequest, Receipt
-from protocol.numbers import HELD_MANIFESTS_MAX, PATH_PACK, DocumentKind, Outcome, Precedence
+from protocol.numbers import HELD_MANIFESTS_MAX, PATH_PACK, Outcome, Precedence
 from protocol.pack import wanted_files
 from protocol.pack.decoder import list_held
 from protocol.pack.profile import own_profile
@@ -65,10 +67,16 @@ class Bundles:
         monotonic: Callable[[], float],
         attempts: Attempts | None = None,
         known_packs: KnownPacks | None = None,
+        fitness: Callable[[Manifest, Path], Awaitable[str]] | None = None,
     ) -> None:
-        """`start_fetch(digest, size, precedence, cause)` opens a resumable download."""
+        """`start_fetch(digest, size, precedence, cause)` opens a resumable download.
+
+        `fitness` looks at what was just activated: a remark for the receipt, or `LocalError`, and it is rolled back.
+        """
         self._attempts = attempts or Attempts()
         self._known_packs = known_packs
+        self._fitness = fitness
+        self.policy = ContentPolicy()
         self._uplink = uplink
         self._installer = installer
         self._start_fetch = start_fetch
@@ -180,17 +188,10 @@ class Bundles:
 
     async def _rest(self, seconds: float) -> None:
         """Wait before a failed try is repeated, but not longer than until the gateway is heard or a new wish comes."""
-        await self._first_of(_RETRY_FIRST_S, self._paused)
+        await first_of(_RETRY_FIRST_S, self._paused)
         self._answered.clear()
         if seconds > _RETRY_FIRST_S:
-            await self._first_of(seconds - _RETRY_FIRST_S, self._answered, self._wake, self._paused)
-
-    @staticmethod
-    async def _first_of(seconds: float, *events: asyncio.Event) -> None:
-        waits = [asyncio.create_task(each.wait()) for each in events]
-        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        for each in waits:
-            each.cancel()
+            await first_of(seconds - _RETRY_FIRST_S, self._answered, self._wake, self._paused)
 
     async def _nap(self, seconds: float) -> None:
         try:
@@ -209,6 +210,12 @@ class Bundles:
         for job in sorted(self._jobs, key=lambda each: not is_here(each, arrived)):
             held = [each for each in installed if each.name == job.rollout.bundle]
             active = next((each.digest for each in held if each.active), None)
+            if active is not None and await self._thread(self._installer.on_trial, job.rollout.bundle) == active:
+                return job  # the daemon died before it was known to be fit
+            if job.rollout.manifest is not None and await self._thread(
+                self._installer.is_unfit, job.rollout.bundle, job.rollout.manifest, job.rollout.version
+            ):
+                continue
             if active == job.rollout.manifest and not (job.rollout.manifest is None and held):
                 if active is not None:
                     # Nothing is sent if it was said before; a power cut may have come in between.
@@ -229,6 +236,7 @@ class Bundles:
     async def _bring_about(self, job: Job) -> None:
         if job.manifest is None:
             await self._thread(self._installer.deactivate, job.rollout.bundle)
+            await self._thread(self._show_library)
             await self._report(job, Outcome.APPLIED, "taken away")
             return
         if job.manifest.name != job.rollout.bundle:
@@ -236,7 +244,9 @@ class Bundles:
             raise MalformedError(f"the rollout of {job.rollout.bundle} names a manifest of {job.manifest.name}")
         digest = cose.digest(job.signed)
         # Before anything is paid for.
-        await self._thread(self._installer.check_room, job.manifest)
+        for name in await self._thread(make_room, self._installer, job.manifest, self.policy):
+            if (evicted := next((each for each in self._jobs if each.rollout.bundle == name), None)) is not None:
+                await self._report(evicted, Outcome.HELD, f"evicted: {job.manifest.name} needs its room")
         try:
             await self._install(job, job.manifest, digest, from_nothing=False)
         except PeerError as failure:
@@ -245,9 +255,27 @@ class Bundles:
             # What is held may have rotted, or the gateway may not know it: the second try needs none of it.
             log.warning("pack.unusable", bundle=job.manifest.name, reason=str(failure))
             await self._install(job, job.manifest, digest, from_nothing=True)
-        await self._thread(self._installer.activate, job.manifest.name, digest)
+        await self._thread(self._installer.try_out, job.manifest.name, digest)
         log.info("bundle.activated", bundle=job.manifest.name, label=job.manifest.label)
-        await self._report(job, Outcome.APPLIED, "")
+        await self._prove(job, job.manifest, digest)
+
+    async def _prove(self, job: Job, manifest: Manifest, digest: bytes) -> None:
+        """Keep what was activated if it is fit, else go back to the last good version, and say so."""
+        path = self._installer.active_folder(manifest.name)
+        try:
+            remark = "" if self._fitness is None or path is None else await self._fitness(manifest, path)
+        except LocalError as unfit:
+            before = await self._thread(self._installer.roll_back, manifest.name, digest, job.rollout.version)
+            log.error("bundle.rolled_back", bundle=manifest.name, to=before, reason=str(unfit))
+            back = f"back to {before}" if before is not None else "there was none before"
+            await self._report(job, Outcome.ROLLED_BACK, f"{unfit}; {back}")
+        else:
+            await self._thread(self._installer.keep, manifest.name)
+            await self._report(job, Outcome.APPLIED, remark)
+        await self._thread(self._show_library)
+
+    def _show_library(self) -> None:
+        write_library(self._installer.root, self._installer.installed())
 
     async def _install(self, job: Job, manifest: Manifest, digest: bytes, *, from_nothing: bool) -> None:
         pack, held = await self._pack(job, digest, from_nothing=from_nothing)
@@ -368,18 +396,4 @@ class Bundles:
             await self._report(job, Outcome.REJECTED, str(failure))
 
     async def _report(self, job: Job, outcome: Outcome, reason: str) -> None:
-        manifest = job.manifest
-        if manifest is None:
-            document, digest, version = DocumentKind.ROLLOUT, bytes(32), job.rollout.version
-        else:
-            document, digest, version = DocumentKind.MANIFEST, cose.digest(job.signed), manifest.version
-        receipt = Receipt(
-            document=document,
-            digest=digest,
-            outcome=outcome,
-            name=job.rollout.bundle,
-            version=version,
-            reason=reason[:200],
-            time_ms=self._wall_ms(),
-        )
-        await self._send_receipt(receipt)
+        await self._send_receipt(receipt_of(job, outcome, reason, self._wall_ms()))

@@ -113,7 +113,7 @@ def make_classroom(
 ) -> web.Application:
     """Return the application; raise ValueError naming the entry of `local_post_from` that is no network."""
     service = _Classroom(settings, recorder, status, content, sticks)
-    files = ContentHandler(content)
+    files = ContentHandler(content, settings.language)
     app = web.Application(client_max_size=POST_BYTES_MAX, middlewares=[service.guard])
     app.router.add_get("/", service.page)
     app.router.add_get("/v1/status", service.status)
@@ -145,6 +145,7 @@ class _Classroom:
         sticks: StickDesk | None,
     ) -> None:
         self._sticks = sticks
+        self._language = settings.language
         self._writers = parse_networks(settings.local_post_from)
         self._recorder, self._status, self._content = recorder, status, content
         self._reads = self._posts = 0
@@ -182,7 +183,7 @@ class _Classroom:
 
     async def page(self, request: web.Request) -> web.Response:
         """Answer GET /."""
-        language = choose_language(request.headers.get("Accept-Language"))
+        language = choose_language(request.headers.get("Accept-Language"), self._language)
         text = start_page(self._status.status(), self._content.bundles(), language)
         headers = {
             "Content-Security-Policy": CONTENT_SECURITY_POLICY,

@@ -56,8 +56,10 @@ class ContentSource(Protocol):
 class ContentHandler:
     """Answers requests for content."""
 
-    def __init__(self, source: ContentSource) -> None:
+    def __init__(self, source: ContentSource, language: str = "en") -> None:
+        """`language` is that of listings where a browser asks for none that they have."""
         self._source = source
+        self._language = language
 
     async def get(self, request: web.Request) -> web.StreamResponse:
         """Answer GET and HEAD of /content/{name}/{path}."""
@@ -109,9 +111,8 @@ class ContentHandler:
         finally:
             os.close(found.descriptor)
 
-    @staticmethod
-    def _listing(request: web.Request, name: str, path: str, folder: OpenedFolder) -> web.Response:
-        language = choose_language(request.headers.get("Accept-Language"))
+    def _listing(self, request: web.Request, name: str, path: str, folder: OpenedFolder) -> web.Response:
+        language = choose_language(request.headers.get("Accept-Language"), self._language)
         page = folder_page("/".join([name, *path.split("/")[:-1]]), folder, language)
         headers = {
             "Content-Security-Policy": CONTENT_SECURITY_POLICY,

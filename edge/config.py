@@ -43,6 +43,24 @@ class ClassroomSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
 
     listen: Annotated[str, Meta(pattern=r"^(\[[0-9a-fA-F:]+\]|[0-9.]+):[0-9]{1,5}\Z")] = "0.0.0.0:8080"
     local_post_from: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
+    language: Annotated[str, Meta(pattern=r"^(am|en|fr|pt|sw)\Z")] = "en"
+
+
+class HookSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One `[[hook]]`: a program of this truck that says whether a version of content is fit to stay."""
+
+    command: Annotated[tuple[str, ...], Meta(min_length=1, max_length=64)]
+    bundle: Name | None = None
+    kind: Annotated[str, Meta(pattern=r"^(static|files|zim|kolibri)\Z")] | None = None
+    timeout_s: Annotated[float, Meta(gt=0, le=86_400)] = 300
+
+
+class KolibriSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[kolibri]`: the Kolibri on this truck that imports bundles of its kind from the disk."""
+
+    command: Annotated[tuple[str, ...], Meta(min_length=1, max_length=64)] = ("kolibri",)
+    home: str | None = None
+    timeout_s: Annotated[float, Meta(gt=0, le=7 * 86_400)] = 14_400
 
 
 class EdgeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -57,6 +75,8 @@ class EdgeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     retry_s_max: Annotated[int, Meta(ge=1, le=86_400)] = 300
     log_level: Annotated[str, Meta(pattern=r"^(debug|info|warning|error)\Z")] = "info"
     classroom: ClassroomSettings = ClassroomSettings()
+    hook: Annotated[tuple[HookSettings, ...], Meta(max_length=64)] = ()
+    kolibri: KolibriSettings | None = None
     link: tuple[LinkSettings, ...] = (LinkSettings(name="lte"),)
     collector: tuple[dict[str, Any], ...] = ({"kind": "host", "name": "host", "period_s": 60},)
 
@@ -98,6 +118,7 @@ data = "{data}"                 # queues, keys and content live here
 [classroom]
 # listen = "0.0.0.0:8080"       # the classroom's web page and the local API
 # local_post_from = ["127.0.0.0/8", "::1/128"]
+# language = "en"               # of its pages where a browser asks for none that they have: am, en, fr, pt, sw
 
 # One table a link, the order does not matter. Without `gateways` the addresses of the enrolment are used.
 [[link]]
@@ -120,6 +141,17 @@ name = "lte"
 # name = "depot"
 # interface = "wlan0"
 # metered = false               # costs nothing: while it is up, batches go every 5 minutes instead of full
+
+# [[hook]]                      # a version of content that this program does not end well for is rolled back
+# bundle = "maths"              # of this bundle alone; without it, of every one
+# kind = "files"                # of static, files, zim or kolibri alone; without it, of every one
+# command = ["/usr/local/bin/check-lessons"]            # gets the version's folder; see DIGITRUCK_* too
+# timeout_s = 300
+
+# [kolibri]                     # imports bundles of its kind; for zim: kiwix-serve --monitorLibrary --library
+# command = ["kolibri"]         # content/library.xml of the data folder
+# home = "/var/lib/kolibri"
+# timeout_s = 14400
 
 [[collector]]
 kind = "host"

@@ -15,6 +15,7 @@ from typing import Any
 import structlog
 
 from edge.config import EdgeConfig, LinkSettings
+from edge.room import ContentPolicy, content_policy
 from edge.triggers import Limit, signed_limits
 from protocol.documents import Config, LinkConfig
 from protocol.errors import DigitruckError
@@ -43,6 +44,7 @@ class Effective:
     limits: Mapping[str, tuple[Limit, ...]] = field(default_factory=dict)
     power: Power | None = None
     timetable: Timetable | None = None
+    content: ContentPolicy = field(default_factory=ContentPolicy)
 
 
 def effective(file: EdgeConfig, signed: Config | None, truck: str = "") -> Effective:
@@ -67,9 +69,10 @@ def effective(file: EdgeConfig, signed: Config | None, truck: str = "") -> Effec
         for link in file.link
     )
     age_s = signed.batch_age_s if signed is not None and signed.batch_age_s is not None else file.batch_age_s
-    limits = signed_limits(signed.extra) if signed is not None else {}
+    extra = signed.extra if signed is not None else {}
     power, timetable = (signed.power, signed.timetable) if signed is not None else (None, None)
-    return Effective(float(age_s), tuple(collectors), terms, limits, power, timetable)
+    limits, content = signed_limits(extra), content_policy(extra)
+    return Effective(float(age_s), tuple(collectors), terms, limits, power, timetable, content)
 
 
 def _budget(link: LinkSettings, signed: LinkConfig | None) -> LinkConfig:

@@ -30,6 +30,7 @@ from edge.config import EdgeConfig, LinkSettings
 from edge.configure import Configurator, Effective, effective
 from edge.downlink import Downlink
 from edge.fetch import Fetch
+from edge.fitness import Fitness
 from edge.habits import Habits
 from edge.identity import load_identity
 from edge.installer import Installer
@@ -40,6 +41,7 @@ from edge.linkwatch import LinkWatch
 from edge.lives import Lives
 from edge.notify import notify, watchdog_pause_s
 from edge.recorder import Recorder
+from edge.scrubbing import Repairs
 from edge.series import open_series, split_tables
 from edge.situation import Situation
 from edge.spareroot import bring_back_root, keep_spare_root
@@ -163,7 +165,9 @@ class Edge:
             monotonic=self.clock.monotonic,
             attempts=self.attempts,
             known_packs=self.known_packs,
+            fitness=Fitness(config).check,
         )
+        self.repairs = Repairs(self.installer, settings, self.writer, start_fetch=self._start_fetch)
         self.downlink = Downlink(
             self.uplink,
             self.trust,
@@ -188,16 +192,10 @@ class Edge:
             truck=self.enrolment.truck,
         )
         self._closing.push_async_callback(self.configurator.close)
-        self.situation = Situation(self)
+        self.situation = shown = Situation(self)
         self.sticks = Sticks(self)
         self._closing.push_async_callback(self.sticks.close)
-        app = make_classroom(
-            config.classroom,
-            recorder=self.recorder,
-            status=self.situation,
-            content=self.situation,
-            sticks=self.sticks,
-        )
+        app = make_classroom(config.classroom, recorder=self.recorder, status=shown, content=shown, sticks=self.sticks)
         self.classroom = ClassroomServer(app, config.classroom.listen)
         await self.lives.tell(self.state, self.links_store.database, self.writer)
         await self.recorder.recover()
@@ -217,7 +215,7 @@ class Edge:
     async def _work(self) -> None:
         async with asyncio.TaskGroup() as group:
             watch = LinkWatch(self.links, self.uplink.device_changed)
-            parts = self.uplink, watch, self.recorder, self.downlink, self.bundles, self.situation
+            parts = self.uplink, watch, self.recorder, self.downlink, self.bundles, self.situation, self.repairs
             for part in parts:
                 group.create_task(part.run(), name=type(part).__name__.lower())
             group.create_task(self._keep_house(), name="housekeeping")
@@ -305,6 +303,8 @@ class Edge:
         tables, series = split_tables(settings.collectors)
         plans = plan_collectors(tables)
         self.recorder.batch_age_s = settings.batch_age_s
+        self.bundles.policy = settings.content
+        self.installer.bytes_max = settings.content.bytes_max or self.config.content_mb_max * _MB
         apply_terms(self.budgets, self.ledger, settings.terms)
         await self.writer.run(partial(self.habits.set_rules, settings.power, settings.timetable))
         for link in self.links:

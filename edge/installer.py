@@ -35,6 +35,7 @@ _NAME = re.compile(NAME_PATTERN)
 
 _DISK_KEPT_FREE = 64 << 20
 INBOX = ".inbox"
+_TRIAL, _UNFIT = "trial", "unfit"
 
 
 class DiskFullError(LocalError):
@@ -59,7 +60,7 @@ class Installer:
         """Look at the bundles under `root`; nothing is changed before `clean` or `install`."""
         self.root = root
         self.inbox = Inbox(root / INBOX)
-        self._bytes_max = bytes_max
+        self.bytes_max = bytes_max
 
     def clean(self) -> None:
         """Delete what an interrupted installation left; call it at start."""
@@ -125,15 +126,23 @@ class Installer:
         log.info("bundle.installed", bundle=manifest.name, label=manifest.label, files=len(manifest.files))
         return self._require(record)
 
+    def missing_bytes(self, manifest: Manifest) -> int:
+        """Return how many bytes are short for the files of a version that are not held yet; 0 or less: they fit."""
+        size, left = self._needed(manifest)
+        return size - left
+
     def check_room(self, manifest: Manifest) -> None:
         """Raise `DiskFullError` unless the files of a version that are not held yet fit the disk and the share."""
+        size, left = self._needed(manifest)
+        if size > left:
+            raise DiskFullError(f"{manifest.name} needs {size} bytes more; {max(0, left)} are left for content")
+
+    def _needed(self, manifest: Manifest) -> tuple[int, int]:
         held = {file.digest: file.size for each in self.installed() for file in each.manifest.files}
         held |= self.inbox.sizes()
         size = sum({file.digest: file.size for file in manifest.files if file.digest not in held}.values())
         self.root.mkdir(parents=True, exist_ok=True)
-        left = min(shutil.disk_usage(self.root).free - _DISK_KEPT_FREE, self._bytes_max - sum(held.values()))
-        if size > left:
-            raise DiskFullError(f"{manifest.name} needs {size} bytes more; {max(0, left)} are left for content")
+        return size, min(shutil.disk_usage(self.root).free - _DISK_KEPT_FREE, self.bytes_max - sum(held.values()))
 
     def activate(self, name: str, digest: bytes) -> None:
         """Make an installed version the active one: one atomic rename; older ones than the last good go."""
@@ -143,15 +152,64 @@ class Installer:
         before = self._pointer(folder)
         if before == digest.hex():
             return  # said twice: the version to go back to stays
+        self._point(folder, digest)
+        keep = {digest.hex(), before}
+        for each in (folder / "versions").glob("*.cose"):
+            if each.stem not in keep:
+                self._drop(each)
+
+    def try_out(self, name: str, digest: bytes) -> None:
+        """Activate a version on trial: until `keep` is called it is not known to be fit, over restarts too."""
+        if self._pointer(self.root / name) != digest.hex():
+            publish(self.root / name / _TRIAL, digest.hex().encode())
+        self.activate(name, digest)
+
+    def on_trial(self, name: str) -> bytes | None:
+        """Return the active version if it is still on trial."""
+        return self._noted(name, _TRIAL) if self._pointer(self.root / name) is not None else None
+
+    def keep(self, name: str) -> None:
+        """End a trial well."""
+        (self.root / name / _TRIAL).unlink(missing_ok=True)
+        sync_folder(self.root / name)
+
+    def roll_back(self, name: str, digest: bytes, rollout: int) -> str | None:
+        """End a trial badly: back to the last good version, or to none; return its label.
+
+        The version is not tried again until another rollout asks for it.
+        """
+        folder = self.root / name
+        publish(folder / _UNFIT, f"{digest.hex()} {rollout}".encode())
+        good = next((each for each in self.installed() if each.name == name and each.digest != digest), None)
+        if good is not None:
+            self._point(folder, good.digest)
+        else:
+            (folder / "active").unlink(missing_ok=True)
+            sync_folder(folder)
+        self.keep(name)
+        return None if good is None else good.manifest.label
+
+    def is_unfit(self, name: str, digest: bytes, rollout: int) -> bool:
+        """Return whether this version was rolled back under this rollout."""
+        try:
+            return (self.root / name / _UNFIT).read_text() == f"{digest.hex()} {rollout}"
+        except (OSError, UnicodeDecodeError):
+            return False
+
+    def _noted(self, name: str, file: str) -> bytes | None:
+        try:
+            noted = bytes.fromhex((self.root / name / file).read_text())
+        except (OSError, ValueError):
+            return None
+        return noted if self._pointer(self.root / name) == noted.hex() else None
+
+    @staticmethod
+    def _point(folder: Path, digest: bytes) -> None:
         pointer = folder / "active.new"
         pointer.unlink(missing_ok=True)
         pointer.symlink_to(f"versions/{digest.hex()}")
         pointer.replace(folder / "active")
         sync_folder(folder)
-        keep = {digest.hex(), before}
-        for each in (folder / "versions").glob("*.cose"):
-            if each.stem not in keep:
-                self._drop(each)
 
     def deactivate(self, name: str) -> None:
         """Take a bundle away altogether."""
@@ -163,13 +221,16 @@ class Installer:
 
     def scrub(self) -> tuple[str, ...]:
         """Hash every file again; return the paths (below the folder) whose bytes are not what was signed."""
-        damaged = []
-        for each in self.installed():
-            for file in each.manifest.files:
-                path = each.path / file.path
-                if not _matches(path, file):
-                    damaged.append(str(path.relative_to(self.root)))
-        return tuple(damaged)
+        return tuple(
+            str((each.path / file.path).relative_to(self.root))
+            for each in self.installed()
+            for file in each.manifest.files
+            if not _matches(each.path / file.path, file)
+        )
+
+    def drop(self, version: Installed) -> None:
+        """Delete a version that is not active."""
+        self._drop(version.path.with_name(version.path.name + ".cose"))
 
     def _build(self, manifest: Manifest, building: Path, pack: Path | None, assumed: Sequence[bytes]) -> None:
         held = self.held()

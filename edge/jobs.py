@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from protocol import cose
 from protocol.documents import Manifest, Rollout
+from protocol.messages import Receipt
+from protocol.numbers import DocumentKind, Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,3 +41,28 @@ class Progress:
 def is_here(job: Job, arrived: Mapping[bytes, Path]) -> bool:
     """Return whether a stick brought files of this job's bundle."""
     return job.manifest is not None and any(file.digest in arrived for file in job.manifest.files)
+
+
+def receipt_of(job: Job, outcome: Outcome, reason: str, time_ms: int) -> Receipt:
+    """Return the receipt for what became of a job."""
+    if job.manifest is None:
+        document, digest, version = DocumentKind.ROLLOUT, bytes(32), job.rollout.version
+    else:
+        document, digest, version = DocumentKind.MANIFEST, cose.digest(job.signed), job.manifest.version
+    return Receipt(
+        document=document,
+        digest=digest,
+        outcome=outcome,
+        name=job.rollout.bundle,
+        version=version,
+        reason=reason[:200],
+        time_ms=time_ms,
+    )
+
+
+async def first_of(seconds: float, *events: asyncio.Event) -> None:
+    """Wait for the first of some events, or so many seconds."""
+    waits = [asyncio.create_task(each.wait()) for each in events]
+    await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    for each in waits:
+        each.cancel()

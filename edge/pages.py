@@ -1,7 +1,8 @@
 """The pages that a teacher sees on a phone: what there is to learn, and how the truck does. HTML from Python strings.
 
 One inline style sheet named by its hash in the Content-Security-Policy, no script, no foreign request, light and dark.
-English and French, by Accept-Language (RFC 9110 section 12.5.4). Deliberately absent: anything that changes state.
+Amharic, English, French, Portuguese and Swahili, by Accept-Language (RFC 9110 section 12.5.4), else as edge.toml says.
+Deliberately absent: anything that changes state.
 """
 
 from __future__ import annotations
@@ -126,7 +127,100 @@ _FRENCH: Final = _Words(
     up="Retour",
     more="Il y a plus de fichiers qu’on ne peut en montrer ici.",
 )
-_BY_LANGUAGE: Final = {"en": _ENGLISH, "fr": _FRENCH}
+_SWAHILI: Final = _Words(
+    language="sw",
+    classroom="Darasa",
+    content="Yaliyomo hapa",
+    no_content="Hakuna maudhui yaliyofika bado.",
+    state="Hali ya lori",
+    connection="Muunganisho",
+    last_contact="Mawasiliano ya mwisho na ofisi",
+    never="bado kabisa",
+    ago="{age} zilizopita",
+    link="Kiungo {name}",
+    usable="kinafanya kazi",
+    down="hakifanyi kazi",
+    unknown="bado hakijajaribiwa",
+    left="zimebaki {left} kwa kipindi hiki",
+    no_cap="bila kikomo",
+    waiting="Zinazosubiri kutumwa",
+    nothing_waiting="hakuna",
+    reports="ripoti {count}, {size}",
+    updates="Masasisho",
+    up_to_date="vyote ni vya kisasa",
+    arriving="{name}: {desired} iko njiani",
+    clock="Saa",
+    clock_synced="ni sahihi",
+    clock_unsynced="haijulikani; itajirekebisha wakati wa mawasiliano yajayo",
+    free="Nafasi iliyobaki",
+    days="siku",
+    folder="Faili za {name}",
+    up="Rudi",
+    more="Kuna faili nyingi zaidi ya zinazoweza kuonyeshwa hapa.",
+)
+_PORTUGUESE: Final = _Words(
+    language="pt",
+    classroom="Sala de aula",
+    content="O que há aqui",
+    no_content="Ainda não chegou nenhum conteúdo.",
+    state="O estado do camião",
+    connection="Ligação",
+    last_contact="Último contacto com o escritório",
+    never="nunca",
+    ago="há {age}",
+    link="Ligação {name}",
+    usable="funciona",
+    down="não funciona",
+    unknown="ainda não experimentada",
+    left="restam {left} neste período",
+    no_cap="sem limite",
+    waiting="À espera de envio",
+    nothing_waiting="nada",
+    reports="{count} relatórios, {size}",
+    updates="Atualizações",
+    up_to_date="tudo atualizado",
+    arriving="{name}: {desired} está a caminho",
+    clock="Relógio",
+    clock_synced="certo",
+    clock_unsynced="desconhecido; acerta-se no próximo contacto",
+    free="Espaço livre",
+    days="dias",
+    folder="Ficheiros de {name}",
+    up="Voltar",
+    more="Há mais ficheiros do que se podem mostrar aqui.",
+)
+_AMHARIC: Final = _Words(
+    language="am",
+    classroom="የመማሪያ ክፍል",
+    content="እዚህ ያለው",
+    no_content="እስካሁን ምንም ይዘት አልደረሰም።",
+    state="የተሽከርካሪው ሁኔታ",
+    connection="ግንኙነት",
+    last_contact="ከቢሮው ጋር የመጨረሻው ግንኙነት",
+    never="በጭራሽ",
+    ago="ከ{age} በፊት",
+    link="መስመር {name}",
+    usable="ይሠራል",
+    down="አይሠራም",
+    unknown="ገና አልተሞከረም",
+    left="በዚህ ጊዜ {left} ቀርቷል",
+    no_cap="ገደብ የለም",
+    waiting="ለመላክ በመጠበቅ ላይ",
+    nothing_waiting="ምንም",
+    reports="{count} ሪፖርቶች፣ {size}",
+    updates="ዝማኔዎች",
+    up_to_date="ሁሉም ወቅታዊ ነው",
+    arriving="{name}፦ {desired} በመንገድ ላይ ነው",
+    clock="ሰዓት",
+    clock_synced="ትክክል",
+    clock_unsynced="አይታወቅም፤ በሚቀጥለው ግንኙነት ይስተካከላል",
+    free="ነፃ ቦታ",
+    days="ቀናት",
+    folder="የ{name} ፋይሎች",
+    up="ተመለስ",
+    more="እዚህ ሊታዩ ከሚችሉት በላይ ፋይሎች አሉ።",
+)
+_BY_LANGUAGE: Final = {each.language: each for each in (_AMHARIC, _ENGLISH, _FRENCH, _PORTUGUESE, _SWAHILI)}
 
 _STYLE: Final = """
 :root{color-scheme:light dark;--ink:#1b1f24;--soft:#57606a;--paper:#fff;--card:#f3f5f7;--link:#0b57b0;--bad:#a3260b}
@@ -148,9 +242,9 @@ CONTENT_SECURITY_POLICY: Final = (
 )
 
 
-def choose_language(accept_language: str | None) -> str:
-    """Return `en` or `fr`, whichever the Accept-Language header likes more; `en` if it names neither."""
-    best, best_weight = "en", 0.0
+def choose_language(accept_language: str | None, otherwise: str = "en") -> str:
+    """Return the language of these pages that the Accept-Language header likes most; `otherwise` if it names none."""
+    best, best_weight = otherwise, 0.0
     for item in (accept_language or "").split(",")[:_LANGUAGES_MAX]:
         tag, _, parameter = item.strip().partition(";")
         language = tag.strip().lower().partition("-")[0]
@@ -241,7 +335,9 @@ def _ago(age_s: float | None, words: _Words) -> str:
 
 def _size(count: int, words: _Words) -> str:
     text = format_bytes(count)
-    return text.replace("B", "o").replace(".", ",") if words is _FRENCH else text
+    if words in (_FRENCH, _PORTUGUESE):
+        text = text.replace(".", ",")
+    return text.replace("B", "o") if words is _FRENCH else text
 
 
 def _weight(parameter: str) -> float:

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 import msgspec
 import structlog
 
+from edge.scrubbing import scrub
 from edge.stickexport import StickExport
 from edge.stickimport import StickImport
 from edge.sticksource import open_source
 from protocol.errors import DigitruckError, LocalError
+from protocol.numbers import Precedence
 from protocol.wire import Name
 from store.stickfolder import StickError
 
@@ -27,13 +29,14 @@ log = structlog.get_logger("edge.sticks")
 
 _INSTALL_S: Final = 1_800.0
 _POLL_S: Final = 0.1
+_NAMED_MAX: Final = 20
 
 
 class StickBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The body of POST /v1/sticks: what to do with which folder or address; `content` are bundles for another truck."""
 
-    action: Literal["import", "export"]
-    path: Annotated[str, msgspec.Meta(min_length=1, max_length=1_024)]
+    action: Literal["import", "export", "scrub"]
+    path: Annotated[str, msgspec.Meta(max_length=1_024)] = ""
     content: Annotated[tuple[Name, ...], msgspec.Meta(max_length=64)] = ()
 
 
@@ -81,7 +84,8 @@ class Sticks:
         notes: tuple[str, ...] = ()
         error = ""
         try:
-            notes = await (self._import(body) if body.action == "import" else self._export(body))
+            work = {"import": self._import, "export": self._export, "scrub": self._scrub}[body.action]
+            notes = await work(body)
         except (DigitruckError, OSError) as failure:
             error = str(failure)
             log.warning(f"stick.{body.action}_failed", path=body.path, reason=error)
@@ -134,6 +138,22 @@ class Sticks:
             f"{given.parcels} parcels are on it ({given.bytes} bytes); they are kept here until they are confirmed"
         ]
         return (*notes, *(f"{name} is on it" for name in given.content))
+
+    async def _scrub(self, _: StickBody) -> tuple[str, ...]:
+        edge = self._edge
+        async with edge.bundles.paused():
+            found = await asyncio.to_thread(
+                scrub, edge.installer, lambda done, total: self._told("checking", done, total)
+            )
+        await edge.repairs.want(found.wanted)
+        notes = [f"{found.files} files, {found.read_bytes / 1e6:.1f} MB: {len(found.damaged)} are damaged"]
+        if found.damaged:
+            values = (("files", len(found.damaged)), ("mended", found.mended), ("asked", len(found.wanted)))
+            await edge.recorder.event("content.rotted", Precedence.PRIORITY, values)
+            notes += [f"damaged: {path}" for path in found.damaged[:_NAMED_MAX]]
+            notes.append(f"{found.mended} mended from copies here, {len(found.wanted)} are asked for over a link")
+        log.info("content.scrubbed", files=found.files, damaged=len(found.damaged), mended=found.mended)
+        return tuple(notes)
 
     def _told(self, doing: str, done: int, total: int) -> None:
         # Also from threads: it is one assignment.

@@ -90,6 +90,31 @@ def make_usb_group(local: Local) -> click.Group:
     return usb
 
 
+def make_scrub(local: Local) -> click.Command:
+    """Return `digitruck-edge scrub`; `local` is how the daemon is called."""
+
+    @click.command()
+    @_config_option
+    @_json_option
+    def scrub(config: Path, as_json: bool) -> None:
+        """Hash every file of every bundle again; mend what rotted, and ask for what cannot be mended here.
+
+        A damaged file is replaced from a good copy on this disk, or fetched by itself over a link. Exit code 1 if
+        anything was damaged.
+
+        \b
+        Examples:
+          digitruck-edge scrub
+          digitruck-edge scrub --json
+        """
+        state = asyncio.run(_follow(local, config, {"action": "scrub"}))
+        _finish(state, as_json=as_json)
+        if len(state.notes) > 1:
+            raise SystemExit(1)
+
+    return scrub
+
+
 @click.command()
 @_config_option
 @click.option("--user", default="digitruck", show_default=True, help="The user that the daemon runs as.")

@@ -84,9 +84,13 @@ class Packs:
         return PackOffer(digest=entry.digest, size=entry.size)
 
     def read_pieces(self, digest: bytes, wanted: Sequence[int]) -> list[bytes] | None:
-        """Return pieces of a pack, empty ones beyond its end, or None when it is not here."""
+        """Return pieces of a pack or of a bundle's file, empty ones beyond its end, or None when it is not here.
+
+        A file by itself is what a truck asks for when its own has rotted.
+        """
+        path = self._folder / f"{digest.hex()}.pack"
         try:
-            with (self._folder / f"{digest.hex()}.pack").open("rb") as file:
+            with (path if path.exists() else self._blobs.path(digest)).open("rb") as file:
                 size = os.fstat(file.fileno()).st_size
                 # No reading where no file reaches, which fails.
                 return [

@@ -70,12 +70,14 @@ class Signers:
         document = Config(**self.dates(DocumentKind.CONFIG, version), addressee=Addressee(trucks), **settings)
         return self.sign(document, self.operator)
 
-    def manifest(self, files: dict[str, bytes], *, version: int = 1, name: str = "maths") -> bytes:
+    def manifest(
+        self, files: dict[str, bytes], *, version: int = 1, name: str = "maths", content: str = "static"
+    ) -> bytes:
         listed = tuple(
             ManifestFile(path, len(data), cose.digest(data)) for path, data in sorted(files.items(), key=lambda f: f[0])
         )
         document = Manifest(
-            **self.dates(DocumentKind.MANIFEST, version), name=name, label=f"v{version}", content="static", files=listed
+            **self.dates(DocumentKind.MANIFEST, version), name=name, label=f"v{version}", content=content, files=listed
         )
         return self.sign(document, self.publisher)
 
