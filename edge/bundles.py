@@ -32,6 +32,7 @@ from protocol.errors import BudgetExceededError, DigitruckError, LocalError, Mal
 from protocol.messages import PackOffer, PackRequest, Receipt
 from protocol.numbers import HELD_MANIFESTS_MAX, PATH_PACK, Outcome, Precedence
 from protocol.pack import wanted_files
+from protocol.pack.containers import VIEWS
 from protocol.pack.decoder import list_held
 from protocol.pack.profile import own_profile
 from store.attempts import Attempts
@@ -312,7 +313,7 @@ class Bundles:
         if not from_nothing and (known := await self._known_pack(job, digest, installed)) is not None:
             return known
         profile = (await self._thread(own_profile)).encode()
-        offer = await self._offer(job, PackRequest(digest, tuple(each.digest for each in bases), profile))
+        offer = await self._offer(job, PackRequest(digest, tuple(each.digest for each in bases), profile, VIEWS))
         decoded = sum(file.size for file in wanted)
         if offer.digest is None or not 0 < offer.size <= decoded + _PACK_BYTES_SPARE:
             raise MalformedError(f"the gateway offers a pack of {offer.size} bytes for {decoded} bytes of files")

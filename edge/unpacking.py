@@ -15,7 +15,7 @@ from protocol.documents import ManifestFile
 from protocol.errors import MalformedError
 from protocol.pack import decode_pack
 from protocol.pack.decoder import decode_files
-from protocol.pack.index import VERSION
+from protocol.pack.index import VERSIONS
 from store.heldviews import HeldViews
 
 
@@ -34,7 +34,7 @@ def unpack(
     """
     first = stream.read(1)
     stream.seek(0)
-    if first != bytes([VERSION]):
+    if not first or first[0] not in VERSIONS:
         chunks = _Chunks(decode_pack(stream.read, sum(file.size for file in wanted)))
         for file in wanted:
             _write(chunks.take(file.size), file, folder)

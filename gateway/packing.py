@@ -17,11 +17,11 @@ from gateway.packextents import BlockIndex
 from gateway.packrecipes import RecipeWriter
 from protocol.documents import Manifest, ManifestFile, parse_document
 from protocol.pack import wanted_files
-from protocol.pack.containers import Kind, open_view
+from protocol.pack.containers import VIEWS, Kind, parse, view_of
 from protocol.pack.cursor import READ_BYTES, varint
 from protocol.pack.decoder import list_held, order_wanted
 from protocol.pack.frames import HELD_BYTES_MAX, Codec
-from protocol.pack.index import VERSION, BaseView, Extent, FrameEntry, Index
+from protocol.pack.index import VERSIONS, BaseView, Extent, FrameEntry, Index
 from protocol.pack.manifests import encode_delta
 from protocol.pack.profile import Profile, own_profile
 from store.heldviews import FileSource
@@ -73,24 +73,28 @@ def encode(
     held: Sequence[Path],
     *,
     profile: Profile | None = None,
+    views: int = VIEWS,
     progress: Progress = lambda *_: None,
 ) -> Iterator[bytes]:
     """Yield the pack that leads from the held files to the wanted ones, its index first.
 
-    `profile` is the truck's (None: the same as this machine's). A held file that is not here is not stood on.
+    `profile` is the truck's (None: the same as this machine's), `views` the set that it knows. A held file that is not
+    here is not stood on.
     """
     truck, own = profile or own_profile(), own_profile()
-    writer = RecipeWriter(deflate=truck.deflate == own.deflate, zstd=truck.zstd == own.zstd)
+    views = min(views, VIEWS)
+    writer = RecipeWriter(deflate=truck.deflate == own.deflate, zstd=truck.zstd == own.zstd, views=views)
     with tempfile.TemporaryFile() as base_file, tempfile.TemporaryFile() as view_file:
-        pieces = _write_base(held, base_file)
+        pieces = _write_base(held, base_file, views)
         recipes, sizes = _write_views(wanted, writer, view_file)
-        base, views = _mapped(base_file), _mapped(view_file)
-        yield from _encode(base, views, pieces, recipes, _slices(sizes), truck.ppmd, progress)
+        base, view = _mapped(base_file), _mapped(view_file)
+        yield bytes([VERSIONS[views]])
+        yield from _encode(base, view, pieces, recipes, _slices(sizes), truck.ppmd, progress)
 
 
 def _encode(
     base: memoryview,
-    views: memoryview,
+    view: memoryview,
     pieces: list[_Piece],
     recipes: bytes,
     slices: Sequence[int],
@@ -102,9 +106,9 @@ def _encode(
     packer = _Packer(base, blocks, ppmd=ppmd)
     done = 0
     for size in slices:
-        frames += packer.pack(bytes(views[done : done + size]))
+        frames += packer.pack(bytes(view[done : done + size]))
         done += size
-        progress(done, len(views))
+        progress(done, len(view))
     used, moved = _used(pieces, [frame.extents for frame in frames])
     entries = [
         FrameEntry(frame.packed.codec, frame.size, len(frame.packed.body), tuple(moved(each) for each in frame.extents))
@@ -112,7 +116,7 @@ def _encode(
     ]
     index = Index(tuple(used), tuple(entries), recipes).encode()
     packed = pack_lzma(index)
-    yield bytes([VERSION]) + varint(len(packed)) + varint(len(index)) + packed
+    yield varint(len(packed)) + varint(len(index)) + packed
     for frame in frames:
         yield frame.packed.body
 
@@ -154,7 +158,7 @@ def _joined(base: memoryview, extents: Sequence[Extent]) -> bytes:
     return b"".join(bytes(base[each.offset : each.offset + each.length]) for each in extents)
 
 
-def _write_base(held: Sequence[Path], out: BinaryIO) -> list[_Piece]:
+def _write_base(held: Sequence[Path], out: BinaryIO, views: int) -> list[_Piece]:
     """Lay every held file and the view of every held container end to end."""
     pieces = []
     at = 0
@@ -163,14 +167,17 @@ def _write_base(held: Sequence[Path], out: BinaryIO) -> list[_Piece]:
             continue
         size = place.stat().st_size
         with place.open("rb") as file:
-            for chunk in _chunks(file):
-                out.write(chunk)
-            pieces.append(_Piece(at, at + size, BaseView(number, None)))
-            at += size
-            view = open_view(FileSource(file, size))
-            if view is not None:
+            source = FileSource(file, size)
+            found = parse(source, views=views)
+            # A database is like another one cell by cell; its pages would only draw a frame's likeness apart.
+            if found is None or found[0] is not Kind.SQLITE:
+                for chunk in _chunks(file):
+                    out.write(chunk)
+                pieces.append(_Piece(at, at + size, BaseView(number, None)))
+                at += size
+            if found is not None:
                 opened = 0
-                for chunk in view:
+                for chunk in view_of(source, found[1], views=views):
                     out.write(chunk)
                     opened += len(chunk)
                 pieces.append(_Piece(at, at + opened, BaseView(number, opened)))
@@ -256,6 +263,7 @@ def _merged(extents: Sequence[Extent]) -> list[tuple[int, int]]:
 
 
 def _chunks(file: BinaryIO) -> Iterator[bytes]:
+    file.seek(0)
     while chunk := file.read(READ_BYTES):
         yield chunk
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from protocol.errors import MalformedError
-from protocol.pack.containers import CONTAINERS, Kind, member_content, packed_bytes, parse
+from protocol.pack.containers import CONTAINERS, VIEWS, Kind, member_content, packed_bytes, parse
 from protocol.pack.cursor import BytesSource, Source, blob, varint
 from protocol.pack.deflate import DeflationSearch
 from protocol.pack.parts import MEMBER_BYTES_HELD, Inner, Member, Method, Packed
@@ -33,8 +33,9 @@ class Opened:
 class RecipeWriter:
     """Opens files; what worked for one is tried first on the next."""
 
-    def __init__(self, *, deflate: bool = True, zstd: bool = True) -> None:
-        """Say which libraries give the same bytes on the truck as here."""
+    def __init__(self, *, deflate: bool = True, zstd: bool = True, views: int = VIEWS) -> None:
+        """Say which libraries give the same bytes on the truck as here, and which set of views it knows."""
+        self._views = views
         self._deflate = deflate
         self._zstd = zstd
         self._deflations = DeflationSearch()
@@ -43,7 +44,7 @@ class RecipeWriter:
 
     def open(self, source: Source, depth: int = 0, inner: Inner | None = None) -> Opened | None:
         """Return a file opened, or None where it is its own view."""
-        found = parse(source, depth, inner)
+        found = parse(source, depth, inner, views=self._views)
         if found is None:
             return None
         kind, parsed = found

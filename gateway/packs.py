@@ -143,7 +143,9 @@ class Packs:
         loop = asyncio.get_running_loop()
         workers = self._workers
         try:
-            entry = await loop.run_in_executor(workers, write_pack, wanted, bases, profile, self._folder, key)
+            entry = await loop.run_in_executor(
+                workers, write_pack, wanted, bases, profile, request.views, self._folder, key
+            )
         except BrokenProcessPool:
             # A worker was killed, by the kernel for its memory as a rule; its pool takes no work any more.
             if self._workers is workers:
@@ -174,7 +176,12 @@ class Packs:
 
 
 def write_pack(
-    wanted: Sequence[tuple[ManifestFile, Path]], held: Sequence[Path], profile: Profile | None, place: Path, key: str
+    wanted: Sequence[tuple[ManifestFile, Path]],
+    held: Sequence[Path],
+    profile: Profile | None,
+    views: int,
+    place: Path,
+    key: str,
 ) -> PackEntry:
     """Make one pack (in a worker process); it is published whole, then named by `key`.
 
@@ -182,7 +189,7 @@ def write_pack(
     """
     temporary = place / f"{key}.new"
     size = 0
-    chunks = encode_pack(_contents(wanted)) if profile is None else encode(wanted, held, profile=profile)
+    chunks = encode_pack(_contents(wanted)) if profile is None else encode(wanted, held, profile=profile, views=views)
     with temporary.open("wb") as file:
         for chunk in chunks:
             file.write(chunk)

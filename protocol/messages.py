@@ -308,11 +308,13 @@ class PackRequest(WireArray, frozen=True):
     """FETCH /k: ask for the pack that leads to a manifest's files from those of the manifests held.
 
     `profile` is the fingerprint of the truck's decoders: a pack only uses transforms that it can undo bit for bit.
+    `views` is the newest set of views that the truck knows.
     """
 
     manifest: Digest
     held: Annotated[tuple[Digest, ...], Meta(max_length=HELD_MANIFESTS_MAX)] = ()
     profile: Annotated[bytes, Meta(max_length=16)] = b""
+    views: Annotated[int, Meta(ge=0, le=255)] = 0
 
 
 class PackOffer(WireMap, frozen=True):

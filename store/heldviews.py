@@ -95,14 +95,14 @@ class HeldViews:
                 return path.open("rb")
             place = self._folder / str(view.number)
             if not place.exists():
-                self._work_out(path, place, view.opened_size)
+                self._work_out(path, place, view.opened_size, view.views)
             return place.open("rb")
         except OSError as error:
             raise MalformedError(f"{path.name} was meant to be held and cannot be read") from error
 
-    def _work_out(self, path: Path, place: Path, size: int) -> None:
+    def _work_out(self, path: Path, place: Path, size: int, views: int) -> None:
         with path.open("rb") as stream, place.open("xb") as out:
-            pieces = open_view(FileSource(stream, path.stat().st_size))
+            pieces = open_view(FileSource(stream, path.stat().st_size), views=views)
             left = size
             for piece in pieces or ():
                 left -= len(piece)

@@ -20,6 +20,7 @@ from protocol.pack.deflate import CODE_MAX, Deflation, deflate, inflate
 from protocol.pack.gzips import GzipContainer
 from protocol.pack.parts import MEMBER_BYTES_HELD, META_BYTES_MAX, Container, Inner, Member, Method, Packed, Parsed
 from protocol.pack.pngs import PngContainer
+from protocol.pack.sqlites import SqliteContainer
 from protocol.pack.zims import ClusterContainer, ZimContainer
 from protocol.pack.zips import ZipContainer
 from protocol.pack.zstds import ZSTD_CODE_MAX, expand, repack
@@ -41,6 +42,7 @@ class Kind(IntEnum):
     ZIM = 4
     CLUSTER = 5
     WIDE_CLUSTER = 6
+    SQLITE = 7
 
 
 CONTAINERS: dict[Kind, Container] = {
@@ -50,16 +52,24 @@ CONTAINERS: dict[Kind, Container] = {
     Kind.ZIM: ZimContainer(),
     Kind.CLUSTER: ClusterContainer(wide=False),
     Kind.WIDE_CLUSTER: ClusterContainer(wide=True),
+    Kind.SQLITE: SqliteContainer(),
 }
+VIEWS = 1
+"""The newest set of views that this software knows: 0 has no databases. Both sides must mean the same by a view."""
+_SINCE = {Kind.SQLITE: 1}
 _INNER = {Inner.CLUSTER: Kind.CLUSTER, Inner.WIDE_CLUSTER: Kind.WIDE_CLUSTER}
 
 
-def parse(source: Source, depth: int = 0, inner: Inner | None = None) -> tuple[Kind, Parsed] | None:
-    """Return what kind of container this is and its parts, or None for what has no view of its own."""
+def parse(
+    source: Source, depth: int = 0, inner: Inner | None = None, *, views: int = VIEWS
+) -> tuple[Kind, Parsed] | None:
+    """Return what kind of container this is and its parts, or None for what has no view of its own among `views`."""
     if depth >= DEPTH_MAX or source.size < _CONTAINER_BYTES_MIN:
         return None
     head = source.read(0, min(source.size, HEAD_BYTES))
     kind = _INNER.get(inner) if inner else next((k for k, each in CONTAINERS.items() if each.matches(head)), None)
+    if kind is not None and _SINCE.get(kind, 0) > views:
+        return None
     parsed = None if kind is None else CONTAINERS[kind].parse(source)
     if kind is None or parsed is None or len(parsed.meta) > META_BYTES_MAX:
         return None
@@ -85,13 +95,16 @@ def packed_bytes(source: Source, member: Member) -> Iterator[bytes]:
     return chain.from_iterable(source_pieces(source, offset, length) for offset, length in member.ranges)
 
 
-def open_view(source: Source, depth: int = 0, inner: Inner | None = None) -> Iterator[bytes] | None:
+def open_view(
+    source: Source, depth: int = 0, inner: Inner | None = None, *, views: int = VIEWS
+) -> Iterator[bytes] | None:
     """Return the view of a held container in pieces, or None where a file is its own view."""
-    found = parse(source, depth, inner)
-    return None if found is None else _view(source, found[1], depth)
+    found = parse(source, depth, inner, views=views)
+    return None if found is None else view_of(source, found[1], depth, views=views)
 
 
-def _view(source: Source, parsed: Parsed, depth: int) -> Iterator[bytes]:
+def view_of(source: Source, parsed: Parsed, depth: int = 0, *, views: int = VIEWS) -> Iterator[bytes]:
+    """Yield the view of a container that was taken apart."""
     yield blob(parsed.meta)
     for member in parsed.members:
         if member.size <= MEMBER_BYTES_HELD:
@@ -100,7 +113,7 @@ def _view(source: Source, parsed: Parsed, depth: int) -> Iterator[bytes]:
             except MalformedError:
                 yield from packed_bytes(source, member)
                 continue
-            inner = open_view(BytesSource(content), depth + 1, member.inner)
+            inner = open_view(BytesSource(content), depth + 1, member.inner, views=views)
             yield from (content,) if inner is None else inner
         elif _unpacks(source, member):
             yield from member_content(source, member)

@@ -14,7 +14,8 @@ from protocol.numbers import BUNDLE_BYTES_MAX, BUNDLE_FILES_MAX
 from protocol.pack.cursor import Cursor, Reader, blob, unzigzag, varint, zigzag
 from protocol.pack.frames import DELTA_PREFIX_BYTES_MAX, FRAME_BYTES_MAX, Codec, unlzma
 
-VERSION = 2
+# By the set of views that a pack was made with (`protocol.pack.containers.VIEWS`).
+VERSIONS = (2, 3)
 INDEX_BYTES_MAX = 8 << 20
 _FRAMES_MAX = 1 << 20
 _EXTENTS_MAX = 1 << 12
@@ -23,10 +24,14 @@ _PLACE_MAX = 1 << 42
 
 @dataclass(frozen=True, slots=True)
 class BaseView:
-    """One piece of the base: the number of a held object, and the size of its view if it is opened, else None."""
+    """One piece of the base: the number of a held object, and the size of its view if it is opened, else None.
+
+    `views` is the set that the view is of.
+    """
 
     number: int
     opened_size: int | None
+    views: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,19 +82,19 @@ class Index:
 def read_index(stream: Reader) -> Index:
     """Return the index at the head of a pack; raise `MalformedError`."""
     version = stream.byte()
-    if version != VERSION:
+    if version not in VERSIONS:
         raise MalformedError(f"a pack of version {version}, which this software does not know")
     packed, size = stream.varint(INDEX_BYTES_MAX), stream.varint(INDEX_BYTES_MAX)
-    return _decode(Cursor(unlzma(stream.exactly(packed), size)))
+    return _decode(Cursor(unlzma(stream.exactly(packed), size)), VERSIONS.index(version))
 
 
-def _decode(fields: Cursor) -> Index:
+def _decode(fields: Cursor, views: int) -> Index:
     base = []
     number = -1
     for _ in range(fields.varint(2 * BUNDLE_FILES_MAX)):
         number += 1 + unzigzag(fields.varint(8 * BUNDLE_FILES_MAX))
         size = fields.varint(BUNDLE_BYTES_MAX)
-        base.append(BaseView(number, size - 1 if size else None))
+        base.append(BaseView(number, size - 1 if size else None, views))
     frames = []
     for _ in range(fields.varint(_FRAMES_MAX)):
         codec, size, packed = fields.byte(), fields.varint(FRAME_BYTES_MAX), fields.varint(FRAME_BYTES_MAX)

@@ -6,7 +6,7 @@ content already implies (sizes, checksums, offsets) is not in `meta`: it is comp
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
@@ -38,7 +38,7 @@ class Inner(IntEnum):
 class Member:
     """Where a member's packed bytes are (offset, length), and the bytes that they hold."""
 
-    ranges: tuple[tuple[int, int], ...]
+    ranges: Sequence[tuple[int, int]]
     method: Method
     size: int
     window_bits: int = 15

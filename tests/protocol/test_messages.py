@@ -20,6 +20,7 @@ from protocol.numbers import (
     ParcelKind,
     Precedence,
 )
+from protocol.wire import Digest, WireArray
 from tests.protocol.instances import parcels, wire_classes
 
 FILE = json.loads((Path(__file__).resolve().parent.parent / "vectors" / "messages.json").read_text())
@@ -239,3 +240,17 @@ def test_a_batch_means_nothing_after_another_base() -> None:
     ):
         with pytest.raises(SignatureError):
             verify_parcel(sealed, KEY.public, "ke-arrow", EPOCH, wrong)
+
+
+class EarlierPackRequest(WireArray, frozen=True):
+    """As it was before trucks told which views they know."""
+
+    manifest: Digest
+    held: tuple[Digest, ...] = ()
+    profile: bytes = b""
+
+
+def test_a_request_for_a_pack_is_understood_by_older_and_newer_software() -> None:
+    now, before = messages.PackRequest(bytes(32), (), b"p", 1), EarlierPackRequest(bytes(32), (), b"p")
+    assert EarlierPackRequest.decode(now.encode()) == before
+    assert messages.PackRequest.decode(before.encode()) == messages.PackRequest(bytes(32), (), b"p", 0)
