@@ -334,6 +334,8 @@ class SyncClient:
     ledger = _sync(Client.ledger)
     budget = _sync(Client.budget)
     budgets = _sync(Client.budgets)
+    reconcile = _sync(Client.reconcile)
+    bills = _sync(Client.bills)
     pools = _sync(Client.pools)
     alarms = _sync(Client.alarms)
     acknowledge_alarm = _sync(Client.acknowledge_alarm)

@@ -107,21 +107,35 @@ class RolloutDetail(Rollout, frozen=True):
 
 
 class LinkQuote(Struct, frozen=True):
-    """What a bundle version costs over one link; `fits` tells whether this month's budget still holds it."""
+    """What a bundle version costs over one link; `fits` tells whether the period's budget still holds it.
+
+    Money is 0 unless `is_priced`. `transfer_s` is while the link is there, `days` until all is through; None where
+    nothing is known. `usb_saves_*` is what a stick would save.
+    """
 
     link: str
     wire_bytes: int
+    billed_bytes: int
     money_milli: int
     currency: str
+    is_priced: bool
     fits: bool
+    transfer_s: int | None
+    days: float | None
+    loss_up: float | None
+    loss_down: float | None
+    usb_saves_bytes: int
+    usb_saves_milli: int
 
 
 class TruckQuote(Struct, frozen=True):
-    """What a bundle version costs for one truck, over each of its links."""
+    """What a bundle version costs for one truck, over each of its links; `making`: its pack is not made yet."""
 
     truck: str
     file_bytes: int
     files: int
+    pack_bytes: int | None
+    making: bool
     links: list[LinkQuote]
 
 

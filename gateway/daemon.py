@@ -217,6 +217,7 @@ class Gateway:
             rollouts=self.documents.rollouts,
             sign_in=self._sign_in(),
             couriers=couriers,
+            offer_pack=self._packs.offer,
             registry=CollectorRegistry(),
         )
         host, port = split_listen(http.listen)

@@ -101,3 +101,36 @@ class PoolPage(Struct, frozen=True):
 
     items: list[PoolRow]
     next: str | None
+
+
+class ReconciledLine(Struct, frozen=True):
+    """One span of a bill: what was billed and what was counted."""
+
+    since_ms: int
+    until_ms: int
+    billed_bytes: int
+    counted_bytes: int
+
+
+class ReconciledBill(Struct, frozen=True):
+    """A provider's bill held against the ledger; None as `drift_percent` where nothing was counted."""
+
+    id: int
+    truck: str
+    link: str
+    since_ms: int
+    until_ms: int
+    billed_bytes: int
+    counted_bytes: int
+    drift_bytes: int
+    drift_percent: float | None
+    put_ms: int
+    put_by: str
+    lines: list[ReconciledLine]
+
+
+class BillPage(Struct, frozen=True):
+    """A page of bills, newest first."""
+
+    items: list[ReconciledBill]
+    next: str | None

@@ -4,9 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 from gateway.answers import LedgerPage
 from gateway.apicalls import ITEMS_MAX, PAGE_ITEMS, ApiCalls, decode, path_part, stamp
-from gateway.moneyanswers import Alarm, AlarmPage, Budget, BudgetPage, PoolPage, PoolRow
+from gateway.moneyanswers import (
+    Alarm,
+    AlarmPage,
+    BillPage,
+    Budget,
+    BudgetPage,
+    PoolPage,
+    PoolRow,
+    ReconciledBill,
+)
+
+_JSON = "application/json"
 
 
 class MoneyCalls(ApiCalls):
@@ -41,6 +54,19 @@ class MoneyCalls(ApiCalls):
     async def budgets(self, *, group: str | None = None, limit: int = ITEMS_MAX) -> list[Budget]:
         """Return the budgets of every truck, or of a group's."""
         return await self.list_all("/v1/budgets", BudgetPage, {"group": group}, limit)
+
+    async def reconcile(
+        self, truck: str, link: str, lines: Sequence[tuple[int, int, int]], *, threshold_percent: float = 5.0
+    ) -> ReconciledBill:
+        """Hold a bill against the ledger; `lines` are since and until (Unix ms) and billed bytes."""
+        spans = [{"since_ms": since, "until_ms": until, "bytes": count} for since, until, count in lines]
+        body = msgspec.json.encode({"link": link, "lines": spans, "threshold_percent": threshold_percent})
+        answer = await self.call("POST", f"/v1/trucks/{path_part(truck)}/bills", body=body, content_type=_JSON)
+        return decode(answer, ReconciledBill)
+
+    async def bills(self, truck: str, *, limit: int = ITEMS_MAX) -> list[ReconciledBill]:
+        """List the bills of a truck that were compared, newest first."""
+        return await self.list_all(f"/v1/trucks/{path_part(truck)}/bills", BillPage, {}, limit)
 
     async def pools(self, *, group: str | None = None, limit: int = ITEMS_MAX) -> list[PoolRow]:
         """List the pools of a group, or of all."""

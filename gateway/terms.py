@@ -1,37 +1,65 @@
-"""What a truck's configuration says of one link's money: its tariff, its budget, and its grant of a pool. Pure.
+"""What a truck's configuration says of one link's money, as the gateway goes by it: `protocol.terms` for a fleet.
 
-A link that has a tariff or a budget of its own goes by those alone; else its simple entry under `links` is read as
-both. A tariff is what prices bytes: of a link without one nobody knows what it costs.
+A tariff is what prices bytes: of a link without one nobody here knows what it costs, since the truck's own settings are
+not told. Where a truck roams only its own account knows: here it is always at home.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from protocol import terms
 from protocol.billing import NANO_IN_MILLI, Period, Price, billing_period
 from protocol.documents import Config, LinkConfig
 from protocol.errors import UntrustedError
-from protocol.tariffs import Budget, Tariff, Unit
+from protocol.tariffs import Budget, Tariff
 from protocol.windows import Offset, utc
 from store.zones import offset_of
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """One link of one truck. `is_priced` is False where the price is not known; caps are of one period.
-
-    Caps are None where there is none: the budget's, and no more than the truck's grant where the link has a pool.
-    """
+    """One link of one truck. `is_priced` is False where the price is not known."""
 
     link: str
-    tariff: Tariff
+    rules: terms.Terms
     is_priced: bool
-    bytes_max: int | None
-    money_max_milli: int | None
-    reserve_bytes: int
-    reserve_milli: int
-    budget: Budget | None
-    pooled: bool = False
+
+    @property
+    def tariff(self) -> Tariff:
+        """What the link costs."""
+        return self.rules.tariff
+
+    @property
+    def budget(self) -> Budget:
+        """How much of it may be spent, before its grant of a pool bounds that."""
+        return self.rules.budget
+
+    @property
+    def reserve_bytes(self) -> int:
+        """What of the cap is for flash alone."""
+        return self.budget.reserve_bytes
+
+    @property
+    def reserve_milli(self) -> int:
+        """What of the cap on money is for flash alone."""
+        return self.budget.reserve_milli
+
+    @property
+    def pooled(self) -> bool:
+        """Whether it has a grant of a pool."""
+        return self.rules.grant_bytes is not None or self.rules.grant_milli is not None
+
+    @property
+    def bytes_max(self) -> int | None:
+        """The cap on billed bytes of a period, None without one."""
+        return self.rules.bytes_cap.units_max
+
+    @property
+    def money_max_milli(self) -> int | None:
+        """The cap on money of a period, None without one."""
+        known = [each for each in (self.budget.money_max_milli, self.rules.grant_milli) if each is not None]
+        return min(known, default=None)
 
     @property
     def offset(self) -> Offset:
@@ -43,7 +71,7 @@ class Terms:
 
     @property
     def price(self) -> Price:
-        """What it costs at home: the gateway does not know where a truck is, the truck's own account does."""
+        """What it costs at home."""
         return Price(self.tariff.price_per_mb_milli, self.tariff.session_milli * NANO_IN_MILLI)
 
     def period(self, now_ms: int) -> Period:
@@ -53,35 +81,15 @@ class Terms:
 
 def terms_of(config: Config | None, truck: str, link: str) -> Terms:
     """Return what holds of a truck's link; of one that the configuration does not name, that it has no cap."""
-    tariffs = {each.link: each for each in config.tariffs} if config else {}
-    budgets = {each.link: each for each in config.budgets} if config else {}
-    simple = None
-    if link not in tariffs and link not in budgets and config is not None:
-        simple = next((each for each in config.links if each.name == link), None)
-    tariff, budget = tariffs.get(link), budgets.get(link)
-    if simple is not None:
-        tariff, budget = _tariff(simple), Budget(link, simple.month_bytes_max, reserve_bytes=simple.reserve_bytes)
-    priced = link in tariffs or (simple is not None and simple.price_per_mb_milli > 0)
-    bytes_max = None if budget is None else budget.bytes_max
-    money_max = None if budget is None else budget.money_max_milli
-    pool = next((each for each in config.pools if each.link == link), None) if config else None
-    if pool is not None:
-        grant = pool.grant(truck)
-        if pool.unit is Unit.BYTES:
-            bytes_max = grant if bytes_max is None else min(bytes_max, grant)
-        else:
-            money_max = grant if money_max is None else min(money_max, grant)
-    return Terms(
-        link=link,
-        tariff=tariff or Tariff(link),
-        is_priced=priced,
-        bytes_max=bytes_max,
-        money_max_milli=money_max,
-        reserve_bytes=0 if budget is None else budget.reserve_bytes,
-        reserve_milli=0 if budget is None else budget.reserve_milli,
-        budget=budget,
-        pooled=pool is not None,
-    )
+    if config is None:
+        return Terms(link, terms.Terms(Tariff(link), Budget(link)), is_priced=False)
+    simple = next((each for each in config.links if each.name == link), LinkConfig(link, None))
+    stated = {each.link for each in config.tariffs} | {each.link for each in config.budgets}
+    # A link that has either goes by those alone.
+    base = LinkConfig(link, None) if link in stated else simple
+    rules = terms.terms_of(base, tariffs=config.tariffs, budgets=config.budgets, pools=config.pools, truck=truck)
+    priced = base.price_per_mb_milli > 0 or any(each.link == link for each in config.tariffs)
+    return Terms(link, rules, is_priced=priced)
 
 
 def links_of(config: Config | None) -> frozenset[str]:
@@ -89,10 +97,7 @@ def links_of(config: Config | None) -> frozenset[str]:
     if config is None:
         return frozenset()
     named = {each.name for each in config.links}
-    return frozenset(
-        named.union(*({each.link for each in part} for part in (config.tariffs, config.budgets, config.pools)))
-    )
-
-
-def _tariff(link: LinkConfig) -> Tariff:
-    return Tariff(link.name, link.currency, link.price_per_mb_milli)
+    named.update(each.link for each in config.tariffs)
+    named.update(each.link for each in config.budgets)
+    named.update(each.link for each in config.pools)
+    return frozenset(named)

@@ -13,6 +13,7 @@ from aiohttp import web
 from gateway.api import (
     alarms,
     audit,
+    bills,
     blobs,
     budgets,
     bundles,
@@ -66,6 +67,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *ledger.OPERATIONS,
     *budgets.OPERATIONS,
     *pools.OPERATIONS,
+    *bills.OPERATIONS,
     *alarms.OPERATIONS,
     *sticks.OPERATIONS,
     *webhooks.OPERATIONS,

@@ -13,7 +13,6 @@ from typing import Any, Literal
 from aiohttp import web
 
 from gateway.api.auth import OPERATOR, VIEWER
-from gateway.api.bundles import manifest_of
 from gateway.api.documents import (
     DocumentShape,
     cursor_after,
@@ -24,7 +23,7 @@ from gateway.api.documents import (
 )
 from gateway.api.operations import COSE, Call, operation
 from gateway.api.problem import Problem
-from gateway.api.quotes import quote_of, wire_bytes
+from gateway.api.quotes import quote_of, quoting_of
 from gateway.api.rolloutprogress import Progress, ProgressShape
 from gateway.api.shapes import Bytes, Hex, Millis, MoneyMilli, PageQuery, Shape
 from gateway.staging import stages_of
@@ -250,16 +249,15 @@ async def _note_quote(call: Call, digest: bytes) -> None:
     members = await call.api.services.rollouts.members(record)
     if not 0 < len(members) <= _QUOTED_TRUCKS_MAX:
         return
-    manifest = await manifest_of(call, rollout.manifest)
-    holders: dict[bytes, frozenset[bytes]] = {}
+    quoting = await quoting_of(call, rollout.manifest)
     total, money, currencies = 0, 0, set()
     for member in members:
         truck = await call.api.fleet.truck(member.truck)
         if truck is None:
             continue
-        quoted = await quote_of(call, truck, manifest, holders)
+        quoted = await quote_of(call, truck, quoting)
         cheapest = min(quoted.links, key=lambda each: each.money_milli, default=None)
-        total += wire_bytes(quoted.file_bytes) if cheapest is None else cheapest.wire_bytes
+        total += quoted.file_bytes if cheapest is None else cheapest.wire_bytes
         if cheapest is not None and cheapest.money_milli:
             money += cheapest.money_milli
             currencies.add(cheapest.currency)

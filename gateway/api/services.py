@@ -14,6 +14,7 @@ from gateway.oidc import Identity, LoginSecrets
 from gateway.ownkeys import GatewayKeys
 from gateway.rollouts import Rollouts
 from gateway.series import SamplesPage, Table
+from protocol.messages import PackOffer, PackRequest
 from store.fleet.records import DocumentRecord
 
 
@@ -46,6 +47,14 @@ class TrustState:
     keys: GatewayKeys
     warnings: list[str]
     unsigned: frozenset[bytes]
+
+
+class OfferPack(Protocol):
+    """Makes packs (`gateway.packs.Packs.offer`)."""
+
+    async def __call__(self, request: PackRequest, /) -> PackOffer:
+        """Return the pack, or an offer without a digest while it is being made; raise `PeerError` if it cannot be."""
+        ...
 
 
 class SignIn(Protocol):
@@ -85,4 +94,5 @@ class Services:
     is_revoked: Callable[[str], bool] = lambda truck: False
     sign_in: SignIn | None = None
     couriers: Couriers | None = None
+    offer_pack: OfferPack | None = None
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)

@@ -9,6 +9,7 @@ import click
 from gateway.answers import LedgerLine
 from gateway.cli.output import examples, json_option, print_json, print_table, say, size
 from gateway.cli.output import instant as shown
+from gateway.cli.reconcile import ledger_reconcile
 from gateway.cli.session import gateway
 from gateway.cli.times import duration, instant
 from gateway.client import SyncClient
@@ -32,6 +33,7 @@ class _ShowsByItself(click.Group):
         "digitruck ledger",
         "digitruck ledger ke-arrow --since 7d",
         "digitruck ledger ke-arrow --by cause,day",
+        "digitruck ledger reconcile november.csv --truck ke-arrow --link sat",
     ),
 )
 def ledger() -> None:
@@ -46,6 +48,9 @@ def _columns(context: click.Context, parameter: click.Parameter, value: str | No
     if wrong or not names:
         raise click.BadParameter(f"{', '.join(wrong) or 'nothing'} is no column: give some of {', '.join(_COLUMNS)}")
     return names
+
+
+ledger.add_command(ledger_reconcile)
 
 
 @ledger.command(

@@ -18,15 +18,15 @@ from gateway.cli.output import (
     json_option,
     note,
     print_json,
-    print_table,
     say,
     size,
 )
+from gateway.cli.quotes import QUOTE_WAIT_S, known_cost, print_quote, quoted
 from gateway.cli.session import gateway, load_key
 from gateway.cli.shares import priced, share, shares
 from gateway.cli.times import coming, duration, now_s
 from gateway.client import SyncClient
-from gateway.contentanswers import Bundle, LinkQuote, TruckQuote
+from gateway.contentanswers import Bundle, TruckQuote
 from gateway.keystore import KeyRole
 from protocol import cose
 from protocol.documents import Addressee, Manifest, Rollout, document_aad, read_document, sign_document
@@ -47,17 +47,22 @@ _group_option = click.option("--group", help="All trucks of a group.")
 @click.argument("bundle", metavar="BUNDLE[@VERSION]")
 @_trucks_option
 @_group_option
+@click.option("--no-wait", is_flag=True, help="Take the files' size for packs that are still being made.")
 @json_option
-def quote(bundle: str, trucks: str | None, group: str | None, as_json: bool) -> None:
-    """Say what a bundle would cost each truck over each of its links. Changes nothing."""
+def quote(bundle: str, trucks: str | None, group: str | None, no_wait: bool, as_json: bool) -> None:
+    """Say what a bundle would cost each truck over each of its links, and in how many days it is there.
+
+    The packs are really made; the losses and contacts of each link, the tariff with its rounding, and what is left of
+    the budget are in it. Changes nothing.
+    """
     to = _addressee(trucks, group)
     with gateway() as client:
         found = find_bundle(client, bundle)
-        quoted = _quoted(client, found, to)
+        answer = quoted(client, found, to, wait_s=0 if no_wait else QUOTE_WAIT_S)
     if as_json:
-        print_json(quoted)
+        print_json(answer)
     else:
-        _print_quote(quoted)
+        print_quote(answer)
 
 
 @click.group(
@@ -156,9 +161,9 @@ def rollout_create(
             note(f"{found.name} is taken away from {_title(to)}.")
         else:
             note(f"{found.name} {found.version} ({found.files} files, {size(found.size)}) for {_title(to)}:")
-            quoted = _quoted(client, found, to)
-            _print_quote(quoted)
-            _check_cost(quoted, accept_cost)
+            costs = quoted(client, found, to)
+            print_quote(costs)
+            _check_cost(costs, accept_cost)
         for line in explain(document, None, lambda key: key.hex()[:8])[:-1]:
             note(line)
         confirm(f"Sign this as {', '.join(keys)}?", yes=yes)
@@ -194,44 +199,11 @@ def checked(document: Rollout) -> Rollout:
     return document
 
 
-def _quoted(client: SyncClient, found: Bundle, to: Addressee) -> list[TruckQuote]:
-    items: list[TruckQuote] = []
-    after: str | None = None
-    while True:
-        page = client.quote(found.name, found.version, trucks=to.trucks, group=to.group, after=after)
-        items += page.items
-        after = page.next
-        if after is None:
-            return items
-
-
-def _known(link: LinkQuote) -> int | None:
-    """Return what a link would cost, None where bytes cost nothing only because no price is configured."""
-    return None if link.money_milli == 0 < link.wire_bytes else link.money_milli
-
-
-def _print_quote(quoted: list[TruckQuote]) -> None:
-    rows: list[tuple[object, ...]] = []
-    for each in quoted:
-        start = (each.truck, each.files, size(each.file_bytes))
-        rows += [
-            (*start, link.link, size(link.wire_bytes), money(_known(link), link.currency), link.fits)
-            for link in each.links
-        ]
-        if not each.links:
-            rows.append((*start, None, None, None, None))
-    print_table(
-        ["truck", "files", "content", "link", "bytes on the link", "money", "fits this month"],
-        rows,
-        empty="no truck is meant by it yet",
-    )
-
-
-def _check_cost(quoted: list[TruckQuote], accepted: tuple[int, str] | None) -> None:
+def _check_cost(items: list[TruckQuote], accepted: tuple[int, str] | None) -> None:
     """Say what it costs over each truck's cheapest link, and refuse more than was accepted."""
     costs: dict[str, int] = {}
-    for each in quoted:
-        known = [(milli, link.currency) for link in each.links if (milli := _known(link)) is not None]
+    for each in items:
+        known = [(milli, link.currency) for link in each.links if (milli := known_cost(link)) is not None]
         if known:
             milli, currency = min(known)
             costs[currency] = costs.get(currency, 0) + milli

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any, Final
 
-from sqlalchemy import Select, func, literal_column, select
+from sqlalchemy import Select, case, func, literal_column, select
 
 from protocol.numbers import Precedence
 from store.fleet.database import FleetPart
 from store.fleet.evidence import DAY_MS, HOUR_MS
-from store.fleet.records import DayUse, Direction, LedgerEntry, LedgerSource, LedgerSum
+from store.fleet.records import Contacts, DayUse, Direction, LedgerEntry, LedgerSource, LedgerSum
 from store.fleet.tables import ledger_lines
 
 _PLACE: Final = ("source", "truck", "hour_ms", "link", "precedence", "cause", "direction", "currency")
@@ -84,6 +84,29 @@ class Ledger(FleetPart):
         async with self._database.read() as connection:
             found = (await connection.execute(_use(trucks, since_ms, until_ms))).mappings()
             return {(row["truck"], row["link"]): _day_use(row) for row in found}
+
+    async def ledger_contacts(self, truck: str, since_ms: int, until_ms: int) -> dict[str, Contacts]:
+        """Return how often each link of a truck was there, and what it brought in its best hour, in whole hours."""
+        content = case((ledger_lines.c.cause == "content", ledger_lines.c.bytes), else_=0)
+        hours = (
+            select(
+                ledger_lines.c.link,
+                ledger_lines.c.hour_ms,
+                func.sum(case((ledger_lines.c.direction == Direction.DOWN.value, content), else_=0)).label("content"),
+            )
+            .where(
+                ledger_lines.c.source == LedgerSource.GATEWAY.value,
+                ledger_lines.c.truck == truck,
+                ledger_lines.c.hour_ms >= since_ms,
+                ledger_lines.c.hour_ms < until_ms,
+            )
+            .group_by(ledger_lines.c.link, ledger_lines.c.hour_ms)
+            .subquery()
+        )
+        query = select(hours.c.link, func.count().label("hours"), func.max(hours.c.content).label("best"))
+        async with self._database.read() as connection:
+            found = await connection.execute(query.group_by(hours.c.link))
+            return {row.link: Contacts(int(row.hours), int(row.best or 0)) for row in found}
 
     async def _write(self, entries: Sequence[LedgerEntry], source: LedgerSource) -> None:
         lines: dict[tuple[Any, ...], LedgerEntry] = {}

@@ -234,6 +234,14 @@ class DayUse:
 
 
 @dataclass(frozen=True, slots=True)
+class Contacts:
+    """In how many hours a link carried anything, and the bytes of content that came down in the best of them."""
+
+    hours: int
+    best_hour_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class TokenRecord:
     """A bearer token of the HTTP API, known by its SHA-256 and its unique name."""
 

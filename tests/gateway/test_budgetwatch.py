@@ -14,13 +14,15 @@ from gateway.terms import terms_of
 from protocol import cose
 from protocol.documents import LinkConfig
 from protocol.numbers import DocumentKind, Precedence
+from protocol.tariffs import Budget
 from store.fleet.fleet import FleetStore
 from store.fleet.records import DayUse, Direction, DocumentRecord, LedgerEntry, TruckRecord
 from tests.gateway.fleets import NOW_MS, Signers, add_truck
 
 START_MS = round(datetime(2026, 11, 1, tzinfo=UTC).timestamp() * 1000)
 TERMS = terms_of(None, "ke-arrow", "sat")
-PLAN = LinkPlan(replace(TERMS, bytes_max=1_000), START_MS, START_MS + 30 * DAY_MS)
+CAPPED = replace(TERMS, rules=replace(TERMS.rules, budget=Budget("sat", 1_000)))
+PLAN = LinkPlan(CAPPED, START_MS, START_MS + 30 * DAY_MS)
 TRUCK = TruckRecord("ke-arrow", "kenya", b"", b"", b"", enrolled_ms=START_MS)
 
 

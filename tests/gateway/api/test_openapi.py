@@ -107,6 +107,11 @@ REQUESTS: dict[str, tuple[str, dict[str, Any]]] = {
     "list_ledger": ("/v1/ledger?step=3600", {}),
     "list_truck_ledger": ("/v1/trucks/ke-arrow/ledger", {}),
     "list_budgets": ("/v1/budgets", {}),
+    "reconcile_bill": (
+        "/v1/trucks/ke-arrow/bills",
+        {"json": {"link": "lte", "lines": [{"since_ms": 0, "until_ms": 3_600_000, "bytes": 0}]}},
+    ),
+    "list_bills": ("/v1/trucks/ke-arrow/bills", {}),
     "list_pools": ("/v1/pools?group=kenya", {}),
     "list_alarms": ("/v1/alarms?all=true", {}),
     "create_webhook": ("/v1/webhooks", {"json": {"url": "https://ops.example.org/hook", "kinds": ["alarm"]}}),

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gateway.api.auth import Role
-from gateway.api.quotes import wire_bytes
 from gateway.budgets import price_milli
+from gateway.quoting import Bearer, receipts_bytes, wire_of
+from protocol.messages import PackOffer, PackRequest
 from protocol.numbers import DocumentKind
-from tests.gateway.api.conftest import FILES, World
+from tests.gateway.api.conftest import FILES, World, serve
 from tests.gateway.fleets import add_truck
 
 ALL_BYTES = sum(len(data) for data in FILES.values())
@@ -25,9 +27,15 @@ async def test_a_truck_that_has_nothing_pays_for_all(world: World) -> None:
     (truck,) = (await quote(world, trucks=["ke-arrow"])).json["items"]
     assert (truck["truck"], truck["file_bytes"], truck["files"]) == ("ke-arrow", ALL_BYTES, 3)
     links = {each["link"]: each for each in truck["links"]}
-    assert links["sat"]["wire_bytes"] == wire_bytes(ALL_BYTES)
-    assert links["sat"]["money_milli"] == price_milli(wire_bytes(ALL_BYTES), 4_500_000)
-    assert links["sat"]["fits"] is True
+    # Without packs that can be made the files stand for the pack.
+    assert (truck["pack_bytes"], truck["making"]) == (None, False)
+    manifest_bytes = len(world.gateway.signers.manifest(FILES))
+    on_wire = wire_of(ALL_BYTES, manifest_bytes, 300, Bearer()).bytes
+    assert links["sat"]["wire_bytes"] == links["sat"]["billed_bytes"] == on_wire
+    assert links["sat"]["money_milli"] == price_milli(on_wire, 4_500_000)
+    assert (links["sat"]["fits"], links["sat"]["days"]) == (True, 0.0)
+    assert (links["lte"]["is_priced"], links["lte"]["money_milli"]) == (False, 0)
+    assert links["sat"]["usb_saves_bytes"] == on_wire - receipts_bytes()
 
 
 async def test_files_that_a_truck_applied_are_not_paid_again(world: World) -> None:
@@ -67,7 +75,22 @@ async def test_what_cannot_be_quoted_is_refused(world: World, fields: dict[str, 
     assert (await quote(world, **fields)).status == status
 
 
-def test_the_wire_costs_more_than_the_files() -> None:
-    assert wire_bytes(0) == 0
-    assert wire_bytes(1) == 101
-    assert wire_bytes(1024 * 10) == 1024 * 10 + 1000
+async def test_a_pack_is_made_once_for_all_trucks_with_the_same_history(world: World, tmp_path: Path) -> None:
+    await add_truck(world.gateway.fleet, "ke-patel")
+    asked: list[PackRequest] = []
+
+    async def offer(request: PackRequest) -> PackOffer:
+        asked.append(request)
+        return PackOffer(digest=bytes(32), size=4_096) if len(asked) > 1 else PackOffer(wait_s=5)
+
+    async with serve(world.gateway.fleet, tmp_path, offer_pack=offer) as gateway:
+
+        async def ask() -> Any:
+            body = {"bundle": "maths", "version": "v1", "group": "kenya"}
+            return (await gateway.ask("POST", "/v1/quotes", json=body)).json["items"]
+
+        assert {(each["pack_bytes"], each["making"]) for each in await ask()} == {(None, True)}
+        made = await ask()
+    assert {(each["pack_bytes"], each["making"]) for each in made} == {(4_096, False)}
+    assert len(asked) == 2
+    assert asked[0].held == ()

@@ -51,6 +51,8 @@ MATRIX: dict[tuple[str, str], frozenset[Role] | None] = {
     ("GET", "/v1/ledger"): ALL,
     ("GET", "/v1/budgets"): ALL,
     ("GET", "/v1/pools"): ALL,
+    ("POST", "/v1/trucks/{truck}/bills"): OPERATOR,
+    ("GET", "/v1/trucks/{truck}/bills"): ALL,
     ("GET", "/v1/alarms"): ALL,
     ("POST", "/v1/alarms/{id}/acknowledge"): OPERATOR,
     ("POST", "/v1/sticks"): OPERATOR,

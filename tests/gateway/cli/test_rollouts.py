@@ -76,7 +76,8 @@ def test_the_quote_is_shown_before_anything_is_signed(
     assert costs["sat"]["wire_bytes"] > 50_000
     line = next(line for line in ran.out.splitlines() if " sat " in line)
     assert line.split()[0] == "ke-arrow"
-    assert line.split()[-1] == "no"
+    assert " no " in line
+    assert "at most 50.0 kB" in line
 
 
 def test_progress_is_told_by_receipts(truck: Truck, trusted: RunningGateway, digitruck: Digitruck) -> None:
