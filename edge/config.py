@@ -73,6 +73,7 @@ class EdgeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     summary_after_s: Annotated[int, Meta(ge=0, le=30 * 86_400)] = 21_600
     patience_s: Annotated[int, Meta(ge=0, le=30 * 86_400)] = 900
     retry_s_max: Annotated[int, Meta(ge=1, le=86_400)] = 300
+    account_days: Annotated[int, Meta(ge=0, le=366)] = 28
     log_level: Annotated[str, Meta(pattern=r"^(debug|info|warning|error)\Z")] = "info"
     classroom: ClassroomSettings = ClassroomSettings()
     hook: Annotated[tuple[HookSettings, ...], Meta(max_length=64)] = ()
@@ -113,6 +114,7 @@ data = "{data}"                 # queues, keys and content live here
 # summary_after_s = 21600       # detail that waits for longer is summarised by the hour, which goes first; 0: never
 # patience_s = 900              # how long normal parcels wait for a cheaper link
 # retry_s_max = 300             # the longest pause between tries of a link that does not answer
+# account_days = 28             # how often the gateway is told what was counted here (some 200 bytes); 0: never
 # log_level = "info"
 
 [classroom]

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import structlog
 
+from edge.account import keep_account
 from edge.believed import Wanted, exchange_keys, expired, load_trust, read_wanted
 from edge.board import board_name
 from edge.bundles import Bundles
@@ -45,7 +46,7 @@ from edge.scrubbing import Repairs
 from edge.series import open_series, split_tables
 from edge.situation import Situation
 from edge.spareroot import bring_back_root, keep_spare_root
-from edge.spending import Spending, take_account, write_ledger
+from edge.spending import Spending, take_account
 from edge.sticks import Sticks
 from edge.triggers import Triggers, merged
 from edge.uplink import Contact, Uplink
@@ -219,7 +220,7 @@ class Edge:
             for part in parts:
                 group.create_task(part.run(), name=type(part).__name__.lower())
             group.create_task(self._keep_house(), name="housekeeping")
-            group.create_task(write_ledger(self.links_store), name="ledger")
+            group.create_task(keep_account(self.links_store, self.recorder, self.clock, self.config), name="ledger")
             group.create_task(self._watchdog(), name="watchdog")
 
     async def close(self) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
+from gateway.accounts import compared
 from gateway.forecast import DAY_MS
 from gateway.quoting import Bearer
+from store.fleet.evidence import HOUR_MS
 from store.fleet.fleet import FleetStore
-from store.fleet.records import TruckRecord
+from store.fleet.records import Direction, TruckRecord
 
 _HISTORY_MS: Final = 28 * DAY_MS
 # An IPv6 header is that much longer than an IPv4 one.
@@ -18,12 +20,15 @@ async def bearers_of(fleet: FleetStore, truck: TruckRecord, now_ms: int) -> dict
     """Return a truck's links by name, from four weeks of the ledger."""
     since_ms = max(now_ms - _HISTORY_MS, truck.enrolled_ms)
     days = max(1.0, (now_ms - since_ms) / DAY_MS)
+    told = await compared(fleet, truck)
     longer = _IPV6_BYTES if truck.last_address is not None and truck.last_address.startswith("[") else 0
     return {
         link: Bearer(
+            loss_up=None if told is None else told.loss(link, Direction.UP),
+            loss_down=None if told is None else told.loss(link, Direction.DOWN),
             longer_bytes=longer,
             best_hour_bytes=contacts.best_hour_bytes or None,
             contact_hours_a_day=min(24.0, contacts.hours / days),
         )
-        for link, contacts in (await fleet.ledger_contacts(truck.name, since_ms, now_ms + 1)).items()
+        for link, contacts in (await fleet.ledger_contacts(truck.name, since_ms - since_ms % HOUR_MS, now_ms + 1)).items()
     }

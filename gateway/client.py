@@ -334,6 +334,7 @@ class SyncClient:
     ledger = _sync(Client.ledger)
     budget = _sync(Client.budget)
     budgets = _sync(Client.budgets)
+    account = _sync(Client.account)
     reconcile = _sync(Client.reconcile)
     bills = _sync(Client.bills)
     pools = _sync(Client.pools)

@@ -134,3 +134,34 @@ class BillPage(Struct, frozen=True):
 
     items: list[ReconciledBill]
     next: str | None
+
+
+class AccountLine(Struct, frozen=True):
+    """One link, precedence and direction, as the truck and as the gateway counted it."""
+
+    link: str
+    precedence: str
+    direction: str
+    truck_bytes: int
+    gateway_bytes: int
+    lost_bytes: int
+
+
+class AccountLink(Struct, frozen=True):
+    """One link as the truck billed it; shares that were lost are None where nobody can tell."""
+
+    link: str
+    billed_bytes: int
+    money_milli: int
+    loss_up: float | None
+    loss_down: float | None
+
+
+class TruckAccount(Struct, frozen=True):
+    """What a truck counted itself beside what the gateway saw of it."""
+
+    truck: str
+    since_ms: int
+    until_ms: int
+    lines: list[AccountLine]
+    links: list[AccountLink]

@@ -17,6 +17,7 @@ from gateway.moneyanswers import (
     PoolPage,
     PoolRow,
     ReconciledBill,
+    TruckAccount,
 )
 
 _JSON = "application/json"
@@ -46,6 +47,10 @@ class MoneyCalls(ApiCalls):
         }
         query |= {"by": ",".join(by) or None}
         return await self.get(path, LedgerPage, query | {"after": after, "limit": PAGE_ITEMS})
+
+    async def account(self, truck: str) -> TruckAccount:
+        """Return a truck's own account beside the gateway's; `ApiError` 404 if it told none yet."""
+        return await self.get(f"/v1/trucks/{path_part(truck)}/account", TruckAccount)
 
     async def budget(self, truck: str) -> Budget:
         """Return one truck's budgets this month."""

@@ -84,6 +84,10 @@ REFUSED_IN_ACK_MAX: Final = 64
 CODEC_ASSUMED: Final = 3
 RUN_BATCHES_MAX: Final = 16
 
+# The truck's own account, an event (SPEC.md, "The truck's account").
+ACCOUNT_EVENT: Final = "ledger.account"
+ACCOUNT_VALUES_MAX: Final = 60
+
 # Documents.
 DOCUMENT_BYTES_MAX: Final = 8 * 1024 * 1024
 DOCUMENT_ITEMS_MAX: Final = 400_000

@@ -11,6 +11,7 @@ import msgspec
 from aiohttp import web
 
 from gateway.api import (
+    accounts,
     alarms,
     audit,
     bills,
@@ -67,6 +68,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *ledger.OPERATIONS,
     *budgets.OPERATIONS,
     *pools.OPERATIONS,
+    *accounts.OPERATIONS,
     *bills.OPERATIONS,
     *alarms.OPERATIONS,
     *sticks.OPERATIONS,

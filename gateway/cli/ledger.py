@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from gateway.answers import LedgerLine
+from gateway.cli.compare import ledger_compare
 from gateway.cli.output import examples, json_option, print_json, print_table, say, size
 from gateway.cli.output import instant as shown
 from gateway.cli.reconcile import ledger_reconcile
@@ -51,6 +52,7 @@ def _columns(context: click.Context, parameter: click.Parameter, value: str | No
 
 
 ledger.add_command(ledger_reconcile)
+ledger.add_command(ledger_compare)
 
 
 @ledger.command(

@@ -34,6 +34,7 @@ READ: dict[str, type[msgspec.Struct]] = {
     "GET /v1/budgets": moneyanswers.BudgetPage,
     "POST /v1/trucks/{truck}/bills": moneyanswers.ReconciledBill,
     "GET /v1/trucks/{truck}/bills": moneyanswers.BillPage,
+    "GET /v1/trucks/{truck}/account": moneyanswers.TruckAccount,
     "GET /v1/pools": moneyanswers.PoolPage,
     "GET /v1/alarms": moneyanswers.AlarmPage,
     "POST /v1/alarms/{id}/acknowledge": moneyanswers.Alarm,

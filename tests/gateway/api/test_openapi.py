@@ -112,6 +112,7 @@ REQUESTS: dict[str, tuple[str, dict[str, Any]]] = {
         {"json": {"link": "lte", "lines": [{"since_ms": 0, "until_ms": 3_600_000, "bytes": 0}]}},
     ),
     "list_bills": ("/v1/trucks/ke-arrow/bills", {}),
+    "get_account": ("/v1/trucks/ke-arrow/account", {}),
     "list_pools": ("/v1/pools?group=kenya", {}),
     "list_alarms": ("/v1/alarms?all=true", {}),
     "create_webhook": ("/v1/webhooks", {"json": {"url": "https://ops.example.org/hook", "kinds": ["alarm"]}}),
@@ -177,6 +178,7 @@ async def request(world: World, operation: Operation) -> Answer:
 
 async def test_every_answer_is_what_its_operation_declares(world: World) -> None:
     await add_truck(world.gateway.fleet, "cd-kinshasa")
+    await world.truck.event("ledger.account", values_json='{"sat.2u":1250}')
     for each in OPERATIONS:
         if each.name == "get_stream":
             continue  # never ends; test_stream reads it
@@ -190,6 +192,7 @@ async def test_every_answer_is_what_its_operation_declares(world: World) -> None
 
 async def test_every_change_is_in_the_audit_log_once(world: World) -> None:
     await add_truck(world.gateway.fleet, "cd-kinshasa")
+    await world.truck.event("ledger.account", values_json='{"sat.2u":1250}')
     for each in OPERATIONS:
         if each.name == "get_stream":
             continue
