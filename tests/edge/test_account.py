@@ -49,7 +49,7 @@ class Truck:
     """A ledger, a clock and a recorder that survive a restart of the report."""
 
     def __init__(self, folder: Path) -> None:
-        self.links = open_links(folder / "links.db", {"sat": UNCAPPED}, host=b"a", boot=b"b")
+        self.links = open_links(folder / "links.db", {"sat": UNCAPPED}, host=b"a", boot=1)
         self.recorder = FakeRecorder()
         self.now_s: float | None = 1_795_000_000.0
         self.start()
