@@ -22,7 +22,6 @@ async def bearers_of(fleet: FleetStore, truck: TruckRecord, now_ms: int) -> dict
     days = max(1.0, (now_ms - since_ms) / DAY_MS)
     told = await compared(fleet, truck)
     longer = _IPV6_BYTES if truck.last_address is not None and truck.last_address.startswith("[") else 0
-    hour_ms = since_ms - since_ms % HOUR_MS
     return {
         link: Bearer(
             loss_up=None if told is None else told.loss(link, Direction.UP),
