@@ -17,12 +17,12 @@ from edge.clock import boottime
 from edge.collectors.base import RealClock
 from edge.collectors.check import check_collectors, render_checks
 from edge.config import DEFAULT_TEXT, EdgeConfig, load_config
-from edge.daemon import Edge
 from edge.joining import join as join_fleet
 from edge.offline import offline_status
 from edge.schema_cli import schema_group
 from edge.series import check_told, split_tables
 from edge.service_cli import seal_keys, unit
+from edge.standin import start_edge
 from edge.status import EdgeStatus, render_links, render_status
 from edge.usb_cli import make_scrub, make_usb_group
 from protocol.errors import DigitruckError, LocalError, PeerError
@@ -118,8 +118,7 @@ def run(config: Path) -> None:
 
 
 async def _run(settings: EdgeConfig, data: Path) -> None:
-    edge = Edge(settings, data)
-    await edge.start()
+    edge = await start_edge(settings, data)
     click.echo(json.dumps({"truck": edge.enrolment.truck, "classroom": edge.classroom.address}))
     work = asyncio.create_task(edge.run())
     loop = asyncio.get_running_loop()

@@ -24,6 +24,7 @@ from edge.knownpacks import KnownPacks
 from edge.link import Link
 from edge.link_errors import LinkDownError, RefusedError, SessionLostError
 from edge.room import ContentPolicy, make_room
+from edge.roomless import Roomless
 from edge.uplink import Uplink
 from edge.zimlibrary import write_library
 from protocol import cose
@@ -42,15 +43,13 @@ log = structlog.get_logger("edge.bundles")
 _REQUEST_TIMEOUT_S = 30.0
 _OFFER_TRIES, _OFFER_S = 3, 3.0  # the gateway may think for two seconds before it says when to ask again
 _RETRY_FIRST_S, _RETRY_MAX_S = 5.0, 900.0
-# A full disk may be emptied and a publisher may push what is missing; a pack that lies is not paid for twice.
+# A publisher may push what is missing, and a full disk is looked at meanwhile; a pack that lies is not paid for twice.
 _LOCAL_TROUBLE_S, _REFUSED_S = 3_600.0, 21_600.0
 _INSTALL_S, _INSTALL_BYTES_A_S = 900.0, 500_000  # slower is no disk of a truck's
 _HURRY_S = 600.0  # how often a download asks whether its deadline has come nearer
 _PACK_BYTES_SPARE = 1 << 20  # a pack is never much longer than what it decodes to
-
+_EVER_S = float("inf")
 T = TypeVar("T")
-
-
 StartFetch = Callable[[bytes, int, Precedence, str], Awaitable[Fetch]]
 
 
@@ -91,6 +90,7 @@ class Bundles:
         self._current: Job | None = None
         self._waiting = ""
         self._failed: dict[tuple[str, int, bytes | None], float] = {}  # until when it is not tried again (monotonic)
+        self._roomless = Roomless(installer.check_room, monotonic)
         self._told: dict[tuple[str, int, bytes | None], str] = {}
         self._paused = asyncio.Event()
         self._idle = asyncio.Event()
@@ -126,7 +126,7 @@ class Bundles:
             job = None if self._paused.is_set() else await self._next()
             if job is None or self._paused.is_set():
                 self._idle.set()
-                await self._nap(min(self._failed.values(), default=float("inf")) - self._monotonic())
+                await self._nap(self._roomless.look_s, min(self._failed.values(), default=_EVER_S) - self._monotonic())
                 continue
             self._idle.clear()
             self._current = job
@@ -194,15 +194,16 @@ class Bundles:
         if seconds > _RETRY_FIRST_S:
             await first_of(seconds - _RETRY_FIRST_S, self._answered, self._wake, self._paused)
 
-    async def _nap(self, seconds: float) -> None:
+    async def _nap(self, *seconds: float) -> None:
         try:
-            async with asyncio.timeout(seconds if seconds < float("inf") else None):
+            async with asyncio.timeout(min(seconds) if min(seconds) < _EVER_S else None):
                 await self._wake.wait()
         except TimeoutError:
             return
 
     async def _next(self) -> Job | None:
         """Return the first job whose bundle is not as it should be."""
+        await self._thread(self._roomless.release, self._jobs, self._failed)
         now = self._monotonic()
         self._failed = {key: until for key, until in self._failed.items() if until > now}
         installed = await self._thread(self._installer.installed) if self._jobs else ()
@@ -386,12 +387,13 @@ class Bundles:
 
     async def _reject(self, job: Job, failure: Exception) -> None:
         log.error("bundle.rejected", bundle=job.rollout.bundle, reason=str(failure))
-        pause_s = float("inf")
+        pause_s = _EVER_S
         if isinstance(failure, LocalError | OSError):
             pause_s = _LOCAL_TROUBLE_S
         elif isinstance(failure, RefusedError):
             pause_s = _REFUSED_S
         self._failed[job.key] = self._monotonic() + pause_s
+        self._roomless.note(job, failure)
         if self._told.get(job.key) != str(failure):
             self._told[job.key] = str(failure)
             await self._report(job, Outcome.REJECTED, str(failure))

@@ -23,7 +23,7 @@ from edge.outbox import Outbox
 from protocol.cose import SigningKey
 from protocol.errors import LocalError, MalformedError, QueueFullError
 from protocol.messages import Event, Parcel, Receipt
-from protocol.numbers import DocumentKind, ParcelKind, Precedence
+from protocol.numbers import PARCEL_BYTES_MAX, DocumentKind, ParcelKind, Precedence
 from protocol.rows import check_row
 from protocol.schema import CHANNELS_MAX, Channel, Schema
 from store import incidents
@@ -41,6 +41,7 @@ _LOCAL_PERIOD_S = 60
 _SCALE_MAX = 1_000_000
 _CLIMB_S = 600.0
 _FREE_AGE_S = 300.0
+_ENVELOPE_BYTES = 256  # the signature and the head around a payload
 
 
 class Recorder:
@@ -146,9 +147,12 @@ class Recorder:
         *,
         mark: tuple[str, bytes] | None = None,
     ) -> int:
-        """Take one event; return the sequence of its parcel, durable by then, and `mark` (see `remember`) with it."""
+        """Take one event; return the sequence of its parcel, durable by then, and `mark` (see `remember`) with it.
+
+        Raises `MalformedError` for what the gateway would put aside instead of storing it.
+        """
         at_s, boot = self._clock.stamp() if time_s is None else (time_s, None)
-        payload = Event(name, int(at_s * 1000), dict(values), boot).encode()
+        payload = _sound(Event(name, int(at_s * 1000), dict(values), boot))
         token = os.urandom(16)
 
         def store() -> Parcel:
@@ -258,6 +262,21 @@ class Recorder:
         return await self._batches.open_series(
             LOCAL_SERIES, Schema(tuple(self._local.values()), period_s=_LOCAL_PERIOD_S)
         )
+
+
+def _sound(event: Event) -> bytes:
+    """Return the encoded event; raise `MalformedError` unless it decodes again, as the gateway will have it."""
+    try:
+        payload = event.encode()
+        Event.decode(payload)
+        if len(payload) > PARCEL_BYTES_MAX - _ENVELOPE_BYTES:
+            raise MalformedError(f"{len(payload)} bytes are more than a parcel holds")
+    except (MalformedError, ValueError, OverflowError) as error:
+        raise MalformedError(
+            f"the event {event.name[:80]!r} cannot be recorded: {str(error)[:200]}; a name is 1 to 64 of a-z, 0-9, "
+            "dots, dashes and underscores, and starts with a letter or a digit"
+        ) from error
+    return payload
 
 
 def _scale_of(value: float) -> int:

@@ -11,7 +11,6 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 
 from gateway.agekeys import Unlock
@@ -20,11 +19,12 @@ from gateway.config import GatewayConfig, load_config, parse_config
 from gateway.daemon import database_url, folder_lock
 from gateway.unpacking import Unpacked, unpack
 from protocol.errors import LocalError
+from store.asides import next_aside, prune_asides
 from store.blobs import BlobStore
 from store.files import publish
 from store.fleet.fleet import FleetStore, migrate
 from store.fleet.records import ScrubReport
-from store.fleet.restore import Carried, carry, check_copy, heard_ms, swap
+from store.fleet.restore import KEPT_WORD, Carried, carry, check_copy, heard_ms, swap
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +167,9 @@ def _put_keys(keys: dict[str, bytes], folder: Path) -> Path | None:
     changed = {name: key for name, key in keys.items() if _content(folder / name) != key}
     kept = None
     if any((folder / name).exists() for name in changed):
-        kept = next(path for n in count(1) if not (path := folder.with_name(f"keys.before-{n}")).exists())
+        kept = next_aside(folder, KEPT_WORD)
         shutil.copytree(folder, kept)
+        prune_asides(folder, KEPT_WORD, bytes_max=1 << 20)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for name, key in changed.items():
         publish(folder / name, key)

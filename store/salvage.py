@@ -1,5 +1,5 @@
 # ruff: noqa: S608 - table and column names in SQL come from the schema, never from input.
-"""What happens to a damaged database: it is moved aside, never deleted, and its sound rows are carried over.
+"""What happens to a damaged database: it is moved aside and its sound rows are carried over; a few such files stay.
 
 Rows are read from both ends of each table until SQLite stumbles, and only those whose hash holds are taken. Parcels
 keep the epoch and sequence that they were signed under, so the gateway's deduplication still knows them; highest
@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from store import incidents, rowhash
+from store.asides import asides_of, next_aside, prune_asides
 from store.files import publish, sync_folder
 
 if TYPE_CHECKING:
     from store.database import Database
 
+_WORD = "corrupt"
 _MARK = "salvaged:"
 _DONE = ".salvaged"
 _PARTS = ("-wal", "-shm")
@@ -32,7 +34,7 @@ _ROWS_A_LOOK = 64
 
 def set_aside(path: Path) -> Path:
     """Rename a database and its WAL to the next free `NAME.corrupt-N`; return where it lies now."""
-    aside = _next_aside(path)
+    aside = next_aside(path, _WORD)
     path.rename(aside)
     _move_parts(path, aside)
     sync_folder(path.parent)
@@ -41,7 +43,7 @@ def set_aside(path: Path) -> Path:
 
 def save_open(connection: sqlite3.Connection, path: Path) -> Path:
     """Write what is open, but has lost its name, as a file that was moved aside; return where it lies."""
-    aside, whole = _next_aside(path), path.with_name(path.name + ".saved")
+    aside, whole = next_aside(path, _WORD), path.with_name(path.name + ".saved")
     whole.unlink(missing_ok=True)
     with closing(sqlite3.connect(whole)) as copy:
         connection.backup(copy)
@@ -58,24 +60,10 @@ def save_open(connection: sqlite3.Connection, path: Path) -> Path:
     return aside
 
 
-def _next_aside(path: Path) -> Path:
-    number = 1
-    while (aside := path.with_name(f"{path.name}.corrupt-{number}")).exists():
-        number += 1
-    return aside
-
-
 def finish_set_aside(path: Path) -> None:
     """Complete a `set_aside` that a cut interrupted: a WAL without its database follows it."""
-    if not path.exists() and (asides := asides_of(path)):
+    if not path.exists() and (asides := asides_of(path, _WORD)):
         _move_parts(path, asides[-1])
-
-
-def asides_of(path: Path) -> list[Path]:
-    """Return the files that were moved aside from `path`, oldest first."""
-    start = path.name + ".corrupt-"
-    found = [each for each in path.parent.glob(start + "*") if each.name.removeprefix(start).isdecimal()]
-    return sorted(found, key=lambda each: int(each.name.removeprefix(start)))
 
 
 def _move_parts(path: Path, aside: Path) -> None:
@@ -92,7 +80,7 @@ def carry_over(database: Database, now_s: int) -> None:
     transaction, and by a file of its own beside it, which the next damage does not take along: its rows, of which many
     have gone up since, must not come back.
     """
-    for aside in reversed(asides_of(database.path)):
+    for aside in reversed(asides_of(database.path, _WORD)):
         mark, done = _MARK + aside.name, aside.with_name(aside.name + _DONE)
         if done.exists():
             continue
@@ -102,6 +90,20 @@ def carry_over(database: Database, now_s: int) -> None:
                 database.insert("settings", {"name": mark, "value": b"\x01"}, conflict="REPLACE")
                 incidents.record(database, "store.salvaged", {"aside": aside.name, **counts}, now_s)
         publish(done, b"")
+    _prune(database.path, database.share_bytes)
+
+
+def _prune(path: Path, bytes_max: int) -> None:
+    """Delete the oldest of what was moved aside and carried over, beyond a few and beyond `bytes_max` together."""
+    gone = prune_asides(
+        path,
+        _WORD,
+        bytes_max=bytes_max,
+        parts=(*_PARTS, _DONE),
+        may_go=lambda aside: aside.with_name(aside.name + _DONE).exists(),
+    )
+    if gone:
+        sync_folder(path.parent)
 
 
 def _is_marked(database: Database, mark: str) -> bool:

@@ -13,17 +13,19 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shutil
 import sqlite3
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from typing import Final
 
 from protocol.errors import LocalError
 from protocol.numbers import DocumentKind
+from store.asides import next_aside, prune_asides
 from store.files import sync_folder
 
 _WITH_LOG: Final = ("", "-wal", "-shm")
+KEPT_WORD: Final = "before"  # what a restore replaced stays as NAME.before-N
 _TRUCK: Final = "name, group_name, signing_key, credential, kid_cred, enrolled_ms, revoked_ms"
 _KEY: Final = "truck, signing_key, credential, since_ms, until_ms"
 _DOCUMENT: Final = (
@@ -167,13 +169,14 @@ def swap(part: Path, path: Path) -> Path | None:
     _sync(part)
     kept_as = _keep(path) if path.exists() else None
     part.replace(path)
+    prune_asides(path, KEPT_WORD, bytes_max=shutil.disk_usage(path.parent).total // 4, parts=_WITH_LOG[1:])
     sync_folder(path.parent)
     return kept_as
 
 
 def _keep(path: Path) -> Path:
     """Give the database at `path` a second name under which it stays, its log inside if that can be had."""
-    kept = next(name for n in count(1) if not (name := path.with_name(f"{path.name}.before-{n}")).exists())
+    kept = next_aside(path, KEPT_WORD)
     # A damaged one may refuse: then its log goes along under the same name.
     with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(path, isolation_level=None)) as old:
         old.execute("PRAGMA wal_checkpoint(TRUNCATE)")

@@ -169,3 +169,28 @@ async def test_rows_from_many_tasks_at_once_are_all_kept(truck: Truck) -> None:
     await asyncio.gather(*(some(first) for first in range(0, 200, 40)))
     await truck.restart()
     assert sorted(cells[0] or 0 for _, _, cells in truck.rows()) == list(range(200))
+
+
+# -- what the gateway would put aside ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("Door.Opened", ()),
+        ("", ()),
+        ("x" * 65, ()),
+        ("door\n", ()),
+        ("door", (("n", 2**64),)),
+        ("door", (("k" * 65, 1),)),
+        ("door", (("text", "x" * 10_000),)),
+        ("door", tuple((f"k{number}", 1) for number in range(65))),
+        ("door", tuple((f"k{number}", "x" * 256) for number in range(64))),
+    ],
+)
+async def test_an_event_that_the_gateway_would_put_aside_is_refused_here(
+    truck: Truck, name: str, values: tuple[tuple[str, int | bool | str], ...]
+) -> None:
+    with pytest.raises(MalformedError, match="cannot be recorded"):
+        await truck.recorder.event(name, Precedence.NORMAL, values)
+    assert truck.events() == []
