@@ -40,7 +40,7 @@ from store.attempts import Attempts
 
 log = structlog.get_logger("edge.bundles")
 
-_REQUEST_TIMEOUT_S = 30.0
+_REQUEST_TIMEOUT_S, _EVER_S = 30.0, float("inf")
 _OFFER_TRIES, _OFFER_S = 3, 3.0  # the gateway may think for two seconds before it says when to ask again
 _RETRY_FIRST_S, _RETRY_MAX_S = 5.0, 900.0
 # A publisher may push what is missing, and a full disk is looked at meanwhile; a pack that lies is not paid for twice.
@@ -48,7 +48,6 @@ _LOCAL_TROUBLE_S, _REFUSED_S = 3_600.0, 21_600.0
 _INSTALL_S, _INSTALL_BYTES_A_S = 900.0, 500_000  # slower is no disk of a truck's
 _HURRY_S = 600.0  # how often a download asks whether its deadline has come nearer
 _PACK_BYTES_SPARE = 1 << 20  # a pack is never much longer than what it decodes to
-_EVER_S = float("inf")
 T = TypeVar("T")
 StartFetch = Callable[[bytes, int, Precedence, str], Awaitable[Fetch]]
 

@@ -25,8 +25,9 @@ from edge.identity import load_identity
 from edge.installer import Installed, Installer
 from edge.pages import ServedBundle
 from edge.status import ClockStatus, DiskStatus, EdgeStatus
-from protocol.errors import LocalError, QueueFullError
+from protocol.errors import QueueFullError
 from protocol.numbers import Precedence
+from store.errors import StoreError
 from store.notify import notify
 
 log = structlog.get_logger("edge.standin")
@@ -114,7 +115,10 @@ class StandIn:
 
 def ails(data: Path) -> str:
     """Return why nothing can be written to the disk below `data` now, "" when nothing is known against it."""
-    about = os.statvfs(data)
+    try:
+        about = os.statvfs(data)
+    except OSError:
+        return ""  # there is no such folder: that is another fault
     if about.f_flag & os.ST_RDONLY:
         return "the truck's disk is read-only: it is tried again until it takes writes (a restart checks the disk)"
     if about.f_bavail * about.f_frsize < ROOM_BYTES:
@@ -131,7 +135,7 @@ async def start_edge(config: EdgeConfig, data: Path, *, look_s: float = _LOOK_S)
         edge = Edge(config, data)
         try:
             await edge.start()
-        except (OSError, sqlite3.Error, LocalError) as error:
+        except (OSError, sqlite3.Error, StoreError) as error:
             if not (reason := ails(data)):
                 raise
             log.error("edge.waits", reason=reason, error=str(error)[:200])
