@@ -21,6 +21,7 @@ from protocol.billing import (
     charged,
     cost_of,
     is_free,
+    next_free,
     paid_room,
     price_at,
     worst_cost,
@@ -31,7 +32,7 @@ from protocol.refusals import Reason, Refusal
 from protocol.scheduler import LinkView
 from protocol.tariffs import BillingStep, Unit
 from protocol.terms import Terms, share_left
-from protocol.windows import Offset, closing, is_open, next_opening
+from protocol.windows import Offset, is_open, next_opening
 from store.accounts import accounts_of
 from store.ledger import Ledger
 from store.zones import offset_of
@@ -206,9 +207,8 @@ class LinkBudget:
         room = paid_room(tariff, self._session, self._monotonic())
         free_s = None
         if tariff.free and now is not None and not self.is_free():
-            opens = next_opening(tariff.free, int(now), self._offset)
-            if opens is not None and closing(tariff.free, int(now), self._offset) is None:
-                free_s = opens - now
+            free_at = next_free(tariff, int(now), self._offset)
+            free_s = None if free_at is None else free_at - now
         price = self.price() or self.terms.dearest
         is_stepped = tariff.step is BillingStep.SESSION and tariff.step_bytes >= _STEP_WORTH_BYTES
         is_cold = not self._session.carried or self._monotonic() - self._session.last_s > tariff.session_idle_s

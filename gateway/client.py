@@ -335,6 +335,7 @@ class SyncClient:
     budget = _sync(Client.budget)
     budgets = _sync(Client.budgets)
     account = _sync(Client.account)
+    history = _sync(Client.history)
     reconcile = _sync(Client.reconcile)
     bills = _sync(Client.bills)
     pools = _sync(Client.pools)

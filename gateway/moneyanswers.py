@@ -165,3 +165,32 @@ class TruckAccount(Struct, frozen=True):
     until_ms: int
     lines: list[AccountLine]
     links: list[AccountLink]
+
+
+class Queued(Struct, frozen=True):
+    """A parcel, or content that was wanted: its bytes, when the truck had it, and when it had arrived (None: not)."""
+
+    precedence: str
+    bytes: int
+    at_ms: int
+    arrived_ms: int | None
+
+
+class Contact(Struct, frozen=True):
+    """One link: the hours (Unix ms) in which it carried anything, and the bytes of the best of them."""
+
+    link: str
+    hours_ms: list[int]
+    best_hour_bytes: int
+
+
+class History(Struct, frozen=True):
+    """What a truck had to send and fetch; all but `items` is on the first page only."""
+
+    since_ms: int
+    until_ms: int
+    items: list[Queued]
+    content: list[Queued]
+    contacts: list[Contact]
+    other_bytes: int
+    next: str | None

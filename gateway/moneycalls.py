@@ -14,6 +14,7 @@ from gateway.moneyanswers import (
     BillPage,
     Budget,
     BudgetPage,
+    History,
     PoolPage,
     PoolRow,
     ReconciledBill,
@@ -72,6 +73,17 @@ class MoneyCalls(ApiCalls):
     async def bills(self, truck: str, *, limit: int = ITEMS_MAX) -> list[ReconciledBill]:
         """List the bills of a truck that were compared, newest first."""
         return await self.list_all(f"/v1/trucks/{path_part(truck)}/bills", BillPage, {}, limit)
+
+    async def history(self, truck: str, *, since_ms: int | None = None, until_ms: int | None = None) -> History:
+        """Return what a truck had to send and fetch, and when its links were there, as one page."""
+        path = f"/v1/trucks/{path_part(truck)}/history"
+        query = {"since": stamp(since_ms), "until": stamp(until_ms), "limit": PAGE_ITEMS}
+        first = page = await self.get(path, History, query)
+        items = list(first.items)
+        while page.next is not None and len(items) < ITEMS_MAX:
+            page = await self.get(path, History, query | {"after": page.next})
+            items += page.items
+        return msgspec.structs.replace(first, items=items, next=None)
 
     async def pools(self, *, group: str | None = None, limit: int = ITEMS_MAX) -> list[PoolRow]:
         """List the pools of a group, or of all."""

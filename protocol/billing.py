@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from protocol.tariffs import BillingPeriod, BillingStep, Tariff
-from protocol.windows import DAY_S, Offset, is_open, to_utc
+from protocol.windows import DAY_S, MINUTE_S, Offset, closing, is_open, next_opening, to_utc
 
 NANO_IN_MILLI: Final = 1_000_000
 # Near the ends of a free window nothing counts as free: an answer may come later, and clocks differ.
@@ -167,6 +167,18 @@ class Cost:
 def is_free(tariff: Tariff, now_s: int | None, offset: Offset) -> bool:
     """Return whether what is sent now is certainly in a free window, answers included."""
     return now_s is not None and is_open(tariff.free, now_s, offset, margin_s=FREE_MARGIN_S)
+
+
+def next_free(tariff: Tariff, now_s: int, offset: Offset) -> int | None:
+    """Return when what is sent is certainly free next (Unix s, at most a minute late); None without free windows.
+
+    That is not when a window opens: in its first and last minutes nothing counts as free.
+    """
+    for at_s in range(now_s, now_s + FREE_MARGIN_S + MINUTE_S, MINUTE_S):
+        if is_free(tariff, at_s, offset):
+            return at_s
+    opens = next_opening(tariff.free, closing(tariff.free, now_s, offset) or now_s, offset)
+    return None if opens is None else opens + FREE_MARGIN_S
 
 
 def cost_of(

@@ -14,6 +14,7 @@ from gateway.cli.session import gateway
 from gateway.cli.settings import settings_of, to_toml
 from gateway.cli.spending import spending_of
 from gateway.cli.times import now_ms
+from gateway.cli.whatif import budget_whatif
 from gateway.client import SyncClient
 from gateway.moneyanswers import Budget, LinkBudget
 
@@ -35,6 +36,7 @@ budget.add_command(budget_set)
 budget.add_command(budget_history)
 budget.add_command(budget_pool)
 budget.add_command(budget_grant)
+budget.add_command(budget_whatif)
 
 
 @budget.command(

@@ -234,6 +234,17 @@ class EventRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class QueuedRecord:
+    """A parcel as it waited: its bytes, when the truck had it, and when it came."""
+
+    id: int
+    precedence: Precedence
+    bytes: int
+    at_ms: int
+    received_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class ReceiptRecord:
     """A stored receipt."""
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import case, delete, func, insert, select
 
 from protocol.numbers import ParcelKind, Precedence
 from store.fleet.database import FleetPart, Transaction
-from store.fleet.evidence import EpochState, ParcelKey, ParcelRecord, QuarantinedRecord
+from store.fleet.evidence import EpochState, ParcelKey, ParcelRecord, QuarantinedRecord, QueuedRecord
 from store.fleet.limits import PAGE_MAX, QUARANTINED_KEPT
 from store.fleet.openepochs import state_of
-from store.fleet.tables import epochs, parcels, quarantined
+from store.fleet.tables import batches, epochs, events, parcels, quarantined, receipts
 
 
 class Parcels(FleetPart):
@@ -65,6 +65,41 @@ class Parcels(FleetPart):
         async with self._database.read() as connection:
             row = (await connection.execute(query)).first()
         return None if row is None else (row.sequence, row.sealed)
+
+    async def queued(
+        self, truck: str, since_ms: int, until_ms: int, *, after: int | None = None, limit: int = 100
+    ) -> list[QueuedRecord]:
+        """Return the parcels that a truck had to send in [since_ms, until_ms), by arrival; `after` is an id.
+
+        When it had one is told by what is inside; where that is not known, by its arrival.
+        """
+        inside = func.coalesce(batches.c.last_ms, events.c.time_ms, receipts.c.time_ms, parcels.c.received_ms)
+        # A receipt or an event of an unknown clock has a time near 0, and no clock is ahead of the gateway's for long.
+        at_ms = case((inside.between(since_ms, parcels.c.received_ms), inside), else_=parcels.c.received_ms)
+        query = (
+            select(
+                parcels.c.id,
+                parcels.c.precedence,
+                func.length(parcels.c.sealed).label("bytes"),
+                at_ms.label("at_ms"),
+                parcels.c.received_ms,
+            )
+            .select_from(
+                parcels.outerjoin(batches, batches.c.id == parcels.c.id)
+                .outerjoin(events, events.c.id == parcels.c.id)
+                .outerjoin(receipts, receipts.c.id == parcels.c.id)
+            )
+            .where(parcels.c.truck == truck, parcels.c.received_ms >= since_ms, parcels.c.received_ms < until_ms)
+            .order_by(parcels.c.id)
+            .limit(min(limit, PAGE_MAX))
+        )
+        if after is not None:
+            query = query.where(parcels.c.id > after)
+        async with self._database.read() as connection:
+            return [
+                QueuedRecord(row.id, Precedence(row.precedence), row.bytes, row.at_ms, row.received_ms)
+                for row in await connection.execute(query)
+            ]
 
     async def quarantine(
         self, truck: str, epoch: int | None, sequence: int | None, sealed: bytes, reason: str, now_ms: int

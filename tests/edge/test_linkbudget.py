@@ -127,7 +127,7 @@ def test_free_windows_bill_nothing_and_bulk_is_told_of_them(links: Links) -> Non
     free = parse_windows("daily 22:00-06:00")
     truck = Truck(links, Terms(Tariff("sat", "USD", 5_000, zone="Africa/Nairobi", free=free), Budget("sat", 5_000)))
     view = truck.budget.view(LinkView("sat", 0.0, True), BULK)
-    assert (view.price, view.cheaper_s) == (5_000.0, 10 * 3_600)
+    assert (view.price, view.cheaper_s) == (5_000.0, 10 * 3_600 + 180)
     truck.now = at("2026-12-01T23:00")
     truck.exchange(BULK, 3_000, 9_000)
     assert truck.ledger.booked("sat") == 0

@@ -35,6 +35,7 @@ READ: dict[str, type[msgspec.Struct]] = {
     "POST /v1/trucks/{truck}/bills": moneyanswers.ReconciledBill,
     "GET /v1/trucks/{truck}/bills": moneyanswers.BillPage,
     "GET /v1/trucks/{truck}/account": moneyanswers.TruckAccount,
+    "GET /v1/trucks/{truck}/history": moneyanswers.History,
     "GET /v1/pools": moneyanswers.PoolPage,
     "GET /v1/alarms": moneyanswers.AlarmPage,
     "POST /v1/alarms/{id}/acknowledge": moneyanswers.Alarm,

@@ -19,12 +19,14 @@ from protocol.billing import (
     civil,
     cost_of,
     day_number,
+    is_free,
+    next_free,
     paid_room,
     price_at,
     worst_cost,
 )
 from protocol.tariffs import BillingPeriod, BillingStep, Box, Roaming, Tariff
-from protocol.windows import utc
+from protocol.windows import parse_windows, utc
 
 ZONES = ("Africa/Nairobi", "Africa/Kinshasa", "Europe/Berlin", "America/Sao_Paulo", "UTC")
 EXACT = Tariff("sat", price_per_mb_milli=5_000)
@@ -165,3 +167,18 @@ def test_the_place_picks_the_price_and_none_known_is_the_dearest(place: Place, e
 
 def test_local_offsets_are_values() -> None:
     assert billing_period(Tariff("sat"), 0, utc).starts_s == 0
+
+
+@given(st.integers(1_793_491_200, 1_793_491_200 + 14 * 86_400), st.sampled_from(ZONES))
+def test_what_waits_for_a_free_window_is_free_when_it_goes(now_s: int, zone: str) -> None:
+    tariff = Tariff("sat", price_per_mb_milli=5_000, free=parse_windows("mon-fri 22:00-06:00; sun 08:00-08:30"))
+    offset = zoned(zone)
+    at_s = next_free(tariff, now_s, offset)
+    assert at_s is not None
+    assert is_free(tariff, at_s, offset)
+    # Nothing earlier was free, to the minute.
+    assert not any(is_free(tariff, each, offset) for each in range(now_s, at_s - 60, 60))
+
+
+def test_without_free_windows_nothing_is_waited_for() -> None:
+    assert next_free(EXACT, 1_793_491_200, utc) is None

@@ -113,6 +113,7 @@ REQUESTS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "list_bills": ("/v1/trucks/ke-arrow/bills", {}),
     "get_account": ("/v1/trucks/ke-arrow/account", {}),
+    "get_history": ("/v1/trucks/ke-arrow/history", {}),
     "list_pools": ("/v1/pools?group=kenya", {}),
     "list_alarms": ("/v1/alarms?all=true", {}),
     "create_webhook": ("/v1/webhooks", {"json": {"url": "https://ops.example.org/hook", "kinds": ["alarm"]}}),

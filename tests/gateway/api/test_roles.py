@@ -51,6 +51,7 @@ MATRIX: dict[tuple[str, str], frozenset[Role] | None] = {
     ("GET", "/v1/ledger"): ALL,
     ("GET", "/v1/budgets"): ALL,
     ("GET", "/v1/pools"): ALL,
+    ("GET", "/v1/trucks/{truck}/history"): ALL,
     ("GET", "/v1/trucks/{truck}/account"): ALL,
     ("POST", "/v1/trucks/{truck}/bills"): OPERATOR,
     ("GET", "/v1/trucks/{truck}/bills"): ALL,

@@ -31,6 +31,7 @@ def walk(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple
 COMMANDS = list(walk(command))
 LISTINGS = {
     "alarm ack", "alarm list", "audit log", "audit verify", "budget history", "budget pool", "budget show",
+    "budget whatif",
     "bundle diff", "bundle list", "bundle show", "config diff", "config history", "config show", "console",
     "coverage", "enrol", "events", "key show", "ledger compare", "ledger reconcile", "ledger show",
     "quote", "rollout list", "rollout show", "samples",
