@@ -188,11 +188,22 @@ class StickImport:
             self._note("no content is wanted that is not here")
         for digest, manifest in todo:
             await self._thread(installer.check_room, manifest)
-            if stick is not None and await take_packs(
-                self._edge, self._source, stick, digest, seal, installed, self._told
-            ):
-                self._note(f"{manifest.name} {manifest.label}: its pack is here")
-                self.brought.bundles.add(manifest.name)
+            whole = None
+            if stick is not None:
+                whole = await take_packs(
+                    self._edge,
+                    self._source,
+                    stick=stick,
+                    manifest=digest,
+                    seal=seal,
+                    installed=installed,
+                    told=self._told,
+                )
+            if whole is not None:
+                title = f"{manifest.name} {manifest.label}"
+                rest = "is here" if whole else "is here in part; the rest of it comes over a link or by the next stick"
+                self._note(f"{title}: its pack {rest}")
+                self.brought.bundles |= {manifest.name} if whole else set()
                 continue
             await self._files(manifest, seal, installed)
 

@@ -36,18 +36,22 @@ _LEAVES_MAX: Final = 1 << 20  # chunks: a pack of a TiB
 async def take_packs(
     edge: Edge,
     source: Source,
+    *,
     stick: Stick,
     manifest: bytes,
     seal: ObjectSeal | None,
     installed: tuple[Installed, ...],
     told: Callable[[str, int, int], None],
-) -> bool:
-    """Take what a stick holds of a pack that leads to a manifest from what is installed; return whether it is whole."""
+) -> bool | None:
+    """Take what a stick holds of a pack that leads to a manifest from what is installed.
+
+    Return whether it is whole now; None: the stick has none that this truck can use.
+    """
     have = {each.digest for each in installed}
     for pack in stick.packs:
         if pack.manifest == manifest and set(pack.held) <= have and pack.size > 0:
             return await _take(edge, source, pack, seal, told)
-    return False
+    return None
 
 
 async def _take(

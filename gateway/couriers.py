@@ -7,16 +7,19 @@ upload. A stick is known by its id before it exists, so that it can be revoked w
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import structlog
 
 from gateway.documents import Documents
 from gateway.ingest import Ingest
 from gateway.ownkeys import OwnKeys
+from gateway.packs import Packs
 from protocol import cose
-from protocol.documents import Desired, Stick, StickEpoch, StickTruck, parse_document, sign_document
+from protocol.documents import Desired, Stick, StickEpoch, StickPack, StickTruck, parse_document, sign_document
 from protocol.edhoc import credential_key
 from protocol.errors import MalformedError, PeerError, UntrustedError
 from protocol.messages import Carried, Upload, unseal
@@ -25,6 +28,7 @@ from protocol.numbers import (
     STICK_EPOCHS_MAX,
     STICK_ID_BYTES,
     STICK_KEY_BYTES,
+    STICK_PACKS_MAX,
     DocumentKind,
     Outcome,
 )
@@ -32,6 +36,7 @@ from store.fleet.audit import note
 from store.fleet.fleet import FleetStore
 from store.fleet.records import StickRecord, TruckRecord
 from store.sealing import INFO_UP, key_info, open_sealed, seal
+from store.stickobjects import leaves_of
 
 log = structlog.get_logger("gateway.couriers")
 
@@ -80,6 +85,7 @@ class Couriers:
         documents: Documents,
         ingest: Ingest,
         keys: OwnKeys,
+        packs: Packs,
         *,
         now_ms: Callable[[], int],
         entropy: Callable[[int], bytes],
@@ -88,14 +94,19 @@ class Couriers:
         self._documents = documents
         self._ingest = ingest
         self._keys = keys
+        self._packs = packs
         self._now_ms = now_ms
         self._entropy = entropy
 
-    async def plan(self, trucks: Iterable[str], *, sealed: bool, lifetime_s: int, by: str) -> Plan:
-        """Plan a stick for these trucks; raise `PeerError` naming the truck that cannot have one."""
+    async def plan(self, trucks: Iterable[str], *, sealed: bool, lifetime_s: int, by: str, packs: bool = False) -> Plan:
+        """Plan a stick for these trucks; raise `PeerError` naming the truck that cannot have one.
+
+        `packs`: name the packs that the trucks are fetching, which then stand for the files that they make.
+        """
         now_ms = self._now_ms()
         stick, key = self._entropy(STICK_ID_BYTES), self._entropy(STICK_KEY_BYTES) if sealed else None
         plans, entries = [], []
+        named: dict[tuple[bytes, bytes], StickPack] = {}
         for name in sorted(set(trucks)):
             truck = await self._truck(name)
             plan = await self._truck_plan(truck)
@@ -103,6 +114,8 @@ class Couriers:
             digest = cose.digest(plan.desired)
             entries.append(StickTruck(name, digest, await self._committed(name), wrapped))
             plans.append(plan)
+            for each in await asyncio.to_thread(self._asked, plan) if packs else ():
+                named[each.manifest, each.pack] = each
         document = Stick(
             document=DocumentKind.STICK,
             version=now_ms // 1000,
@@ -110,12 +123,27 @@ class Couriers:
             expires_s=now_ms // 1000 + lifetime_s,
             stick=stick,
             trucks=tuple(entries),
+            packs=tuple(named.values())[:STICK_PACKS_MAX],
         )
         signed = sign_document(document, [self._keys.freshness_for(self._documents.root)])
         record = StickRecord(stick, now_ms, by, document.expires_s * 1000, signed, key)
         await self._fleet.put_stick(record, len(plans))
         log.info("stick.planned", stick=stick.hex(), trucks=len(plans), sealed=sealed)
         return Plan(record, tuple(plans))
+
+    def _asked(self, plan: TruckPlan) -> list[StickPack]:
+        """Return the packs that a truck was offered for manifests that it still wants."""
+        found = []
+        for request, entry in self._packs.asked(plan.truck):
+            if request.manifest in plan.manifests and request.manifest not in plan.held:
+                leaves = leaves_of(self._packs.path(entry.digest))
+                found.append(StickPack(request.manifest, request.held, entry.digest, entry.size, cose.digest(leaves)))
+        return found
+
+    def pack_path(self, digest: bytes) -> Path | None:
+        """Return where a pack is, None if it is not here."""
+        path = self._packs.path(digest)
+        return path if path.exists() else None
 
     async def again(self, stick: bytes) -> Plan:
         """Return a stick's plan once more, so that writing it can go on; raise `PeerError` for one that is gone."""

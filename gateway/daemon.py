@@ -162,7 +162,9 @@ class Gateway:
         site.meter = self.context.meter
         self.lane = FastLane(self.context.interface, peers, handlers.upload, admission, handlers.burst)
         telemetry = Telemetry(self.fleet, decoding)
-        couriers = Couriers(self.fleet, self.documents, ingest, keys, now_ms=self._now_ms, entropy=os.urandom)
+        couriers = Couriers(
+            self.fleet, self.documents, ingest, keys, self._packs, now_ms=self._now_ms, entropy=os.urandom
+        )
         await self._start_api(blobs, telemetry, keys, couriers)
         for name, work in (
             ("commits", commits.run),

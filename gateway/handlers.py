@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import hashlib
@@ -197,8 +198,9 @@ class Handlers:
 
     async def pack(self, request: Request) -> Answer:
         """FETCH /k: which pack leads where the truck should be."""
-        _truck(request)
-        offer = await self._packs.offer(PackRequest.decode(request.payload))
+        truck, ask = _truck(request), PackRequest.decode(request.payload)
+        offer = await self._packs.offer(ask)
+        await asyncio.to_thread(self._packs.note_asked, truck.name, ask, offer)
         return Answer(offer.encode(), "content", Precedence.BULK)
 
     async def enrol(self, request: Request) -> Answer:

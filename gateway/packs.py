@@ -38,11 +38,20 @@ _ASK_AGAIN_S = 5
 _BUSY_S = 60
 _RUNNING_MAX = 64
 _BYTES_MAX = 32 << 30
+_ASKED = "asked"
 
 
 class PackEntry(WireArray, frozen=True):
     """What is kept about a finished pack: its digest and size in bytes."""
 
+    digest: Digest
+    size: Uint
+
+
+class AskedPack(WireArray, frozen=True):
+    """What is kept about a truck's request: itself, and the digest and size (bytes) of the pack that answers it."""
+
+    request: bytes
     digest: Digest
     size: Uint
 
@@ -82,6 +91,36 @@ class Packs:
             entry = task.result()
         os.utime(self._folder / f"{entry.digest.hex()}.pack")
         return PackOffer(digest=entry.digest, size=entry.size)
+
+    def note_asked(self, truck: str, request: PackRequest, offer: PackOffer) -> None:
+        """Note what a truck was offered: a courier can bring it the very same pack. Blocks."""
+        if offer.digest is None:
+            return
+        folder = self._folder / _ASKED / truck
+        folder.mkdir(parents=True, exist_ok=True)
+        path, data = folder / request.manifest.hex(), AskedPack(request.encode(), offer.digest, offer.size).encode()
+        if not path.exists() or path.read_bytes() != data:
+            publish(path, data)
+
+    def asked(self, truck: str) -> list[tuple[PackRequest, PackEntry]]:
+        """Return what a truck was offered and is still here; what is gone is forgotten. Blocks."""
+        found = []
+        for path in sorted((self._folder / _ASKED / truck).glob("[0-9a-f]*")):
+            try:
+                noted = AskedPack.decode(path.read_bytes())
+                request = PackRequest.decode(noted.request)
+            except PeerError:
+                path.unlink()
+                continue
+            if self.path(noted.digest).exists():
+                found.append((request, PackEntry(noted.digest, noted.size)))
+            else:
+                path.unlink()
+        return found
+
+    def path(self, digest: bytes) -> Path:
+        """Return where a pack is, if it is here."""
+        return self._folder / f"{digest.hex()}.pack"
 
     def read_pieces(self, digest: bytes, wanted: Sequence[int]) -> list[bytes] | None:
         """Return pieces of a pack or of a bundle's file, empty ones beyond its end, or None when it is not here.

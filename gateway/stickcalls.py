@@ -18,10 +18,10 @@ class StickCalls(ApiCalls):
     """Sticks are planned, listed, revoked; what they bring is handed in; files are fetched for them."""
 
     async def create_stick(
-        self, trucks: Sequence[str], *, sealed: bool = False, expires_in_s: int | None = None
+        self, trucks: Sequence[str], *, sealed: bool = False, packs: bool = False, expires_in_s: int | None = None
     ) -> StickPlan:
         """Plan a stick for trucks by name."""
-        wanted = {"trucks": list(trucks), "sealed": sealed, "expires_in_s": expires_in_s}
+        wanted = {"trucks": list(trucks), "sealed": sealed, "packs": packs, "expires_in_s": expires_in_s}
         body = msgspec.json.encode({name: value for name, value in wanted.items() if value is not None})
         return decode(await self.call("POST", "/v1/sticks", body=body, content_type=JSON), StickPlan)
 

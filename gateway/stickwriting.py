@@ -8,6 +8,7 @@ beyond its digests; trucks check every signature themselves.
 from __future__ import annotations
 
 import base64
+import hashlib
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import partial
@@ -15,8 +16,9 @@ from functools import partial
 from gateway.client import SyncClient
 from gateway.contentanswers import StickPlan, StickTruckPlan
 from protocol import cose
-from protocol.documents import Manifest, Rollout, parse_document, read_document
+from protocol.documents import Manifest, Rollout, Stick, StickPack, parse_document, read_document
 from protocol.errors import PeerError
+from protocol.numbers import STICK_CHUNK_BYTES
 from store.errors import DigestMismatchError
 from store.sealing import ObjectSeal
 from store.stickfolder import STICK, StickFolder, StickFullError
@@ -53,6 +55,8 @@ def gather(client: SyncClient, plan: StickPlan, *, whole: bool, bundles: frozens
     `whole`: also files that the trucks hold by their receipts. `bundles` narrows the files to some bundles, if any.
     """
     seal = None if plan.key is None else ObjectSeal(bytes.fromhex(plan.key))
+    stick, _ = parse_document(base64.b64decode(plan.signed), Stick)
+    packed = {each.manifest for each in stick.packs}
     documents: dict[str, bytes] = {}
     small: dict[bytes, Item] = {}
     files: dict[bytes, tuple[int, Item]] = {}
@@ -70,12 +74,18 @@ def gather(client: SyncClient, plan: StickPlan, *, whole: bool, bundles: frozens
             if bundles and manifest.name not in bundles:
                 continue
             names.add(f"{manifest.name} {manifest.label}")
+            if bytes.fromhex(digest) in packed and not whole:
+                continue
             for file in manifest.files:
                 if file.size and file.digest not in held:
                     rank = precedences.get(digest, 3)
                     known = files.get(file.digest)
                     if known is None or rank < known[0]:
                         files[file.digest] = rank, Item(ObjectForm(file.digest, file.size, seal), None)
+    for pack in stick.packs:
+        leaves = _leaves(client, pack)
+        small[pack.leaves] = Item(ObjectForm(pack.leaves, len(leaves), seal), leaves)
+        files[pack.pack] = 0, Item(ObjectForm(pack.pack, pack.size, seal), None)
     ordered = [item for _, item in sorted(files.values(), key=lambda each: each[0])]
     return Contents((*small.values(), *ordered), tuple(sorted(names)))
 
@@ -126,6 +136,21 @@ def _fetch(client: SyncClient, item: Item, offset: int) -> Generator[bytes]:
         yield item.data[offset:]
         return
     yield from client.blob(item.form.digest.hex(), first=offset)
+
+
+def _leaves(client: SyncClient, pack: StickPack) -> bytes:
+    """Return the digests of a pack's chunks; raise `PeerError` if that is not what the stick says."""
+    found, pending = bytearray(), bytearray()
+    for block in client.blob(pack.pack.hex()):
+        pending += block
+        while len(pending) >= STICK_CHUNK_BYTES:
+            found += hashlib.sha256(pending[:STICK_CHUNK_BYTES]).digest()
+            del pending[:STICK_CHUNK_BYTES]
+    if pending:
+        found += hashlib.sha256(pending).digest()
+    if cose.digest(bytes(found)) != pack.leaves:
+        raise PeerError("the gateway handed out another pack than it named")
+    return bytes(found)
 
 
 def _document(client: SyncClient, known: dict[str, bytes], digest: str) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
 
 from protocol.errors import MalformedError
 from protocol.numbers import STICK_CHUNK_BYTES, STICK_CHUNK_TAG_BYTES, STICK_PART_CHUNKS
@@ -72,6 +73,15 @@ def read_chunks(folder: StickFolder, form: ObjectForm, first: int = 0) -> Iterat
             number += 1
         if number == before:
             raise MalformedError("an object on the stick is shorter than it must be")
+
+
+def leaves_of(path: Path) -> bytes:
+    """Return the digests of a file's chunks, one after another: what tells a pack's good chunks from bad ones."""
+    found = bytearray()
+    with path.open("rb") as file:
+        while chunk := file.read(STICK_CHUNK_BYTES):
+            found += hashlib.sha256(chunk).digest()
+    return bytes(found)
 
 
 def is_whole(folder: StickFolder, form: ObjectForm) -> bool:

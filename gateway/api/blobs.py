@@ -14,6 +14,7 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgspec
 from aiohttp import web
@@ -71,8 +72,11 @@ async def head_blob(call: Call, path: DigestPath) -> web.StreamResponse:
     problems=(416,),
 )
 async def get_blob(call: Call, path: DigestPath) -> web.StreamResponse:
-    """Fetch a blob, or one range of it."""
-    size = await asyncio.to_thread(call.api.blobs.size, path.raw)
+    """Fetch a blob, or one range of it; or a pack that a stick names."""
+    size, pack = await asyncio.to_thread(call.api.blobs.size, path.raw), None
+    if size is None and call.api.services.couriers is not None:
+        pack = call.api.services.couriers.pack_path(path.raw)
+        size = None if pack is None else (await asyncio.to_thread(pack.stat)).st_size
     if size is None:
         raise Problem(404, "no blob of that digest is here")
     first, end = _wanted(call.request, path.digest, size)
@@ -91,7 +95,11 @@ async def get_blob(call: Call, path: DigestPath) -> web.StreamResponse:
         return not_modified(response)
     await response.prepare(call.request)
     while first < end:
-        data = await asyncio.to_thread(call.api.blobs.read, path.raw, first, min(_CHUNK_BYTES, end - first))
+        count = min(_CHUNK_BYTES, end - first)
+        if pack is None:
+            data = await asyncio.to_thread(call.api.blobs.read, path.raw, first, count)
+        else:
+            data = await asyncio.to_thread(_read_at, pack, first, count)
         async with asyncio.timeout(_WRITE_S):
             await response.write(data)
         first += len(data)
@@ -201,6 +209,12 @@ async def _alone(call: Call, digest: bytes) -> AsyncIterator[None]:
         yield
     finally:
         call.api.uploading.discard(digest)
+
+
+def _read_at(path: Path, first: int, count: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(first)
+        return file.read(count)
 
 
 def _answer(status: int, progress: UploadShape) -> web.Response:

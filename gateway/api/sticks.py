@@ -46,10 +46,11 @@ class CarriedQuery(Shape, frozen=True):
 
 
 class StickRequest(Shape, frozen=True):
-    """For which trucks; `sealed`: only they can read it."""
+    """For which trucks; `sealed`: only they can read it; `packs`: those that they are fetching in place of files."""
 
     trucks: Annotated[list[Name], Meta(min_length=1, max_length=STICK_TRUCKS_MAX)]
     sealed: bool = False
+    packs: bool = False
     expires_in_s: Annotated[int, Meta(ge=3_600, le=366 * _DAY_S)] = 90 * _DAY_S
 
 
@@ -105,7 +106,11 @@ async def create_stick(call: Call, body: StickRequest) -> StickPlan:
     """Plan a stick for some trucks. It can be revoked from now on."""
     try:
         plan = await _couriers(call).plan(
-            body.trucks, sealed=body.sealed, lifetime_s=body.expires_in_s, by=call.actor.name
+            body.trucks,
+            sealed=body.sealed,
+            lifetime_s=body.expires_in_s,
+            by=call.actor.name,
+            packs=body.packs,
         )
     except PeerError as error:
         raise Problem(422, str(error)) from error

@@ -58,6 +58,7 @@ def usb() -> None:
 @click.option("--group", help="For all trucks of this group.")
 @click.option("--bundle", "bundles", multiple=True, metavar="NAME", help="Only this bundle's files; repeatable.")
 @click.option("--whole", is_flag=True, help="Also files that the trucks hold already, by their receipts.")
+@click.option("--packs", is_flag=True, help="What the trucks are fetching goes as the same packs: a smaller stick.")
 @click.option("--sealed", is_flag=True, help="Encrypt it: only these trucks can read what is on it.")
 @click.option("--valid", type=duration, default="90d", show_default=True, help="How long trucks take it.")
 @click.option("--new", is_flag=True, help="Plan another stick, also if this one could be gone on with.")
@@ -68,6 +69,7 @@ def usb_export(
     group: str | None,
     bundles: tuple[str, ...],
     whole: bool,
+    packs: bool,
     sealed: bool,
     valid: int,
     new: bool,
@@ -89,9 +91,9 @@ def usb_export(
             names = [each.truck for each in client.trucks(group=group) if each.revoked_ms is None]
         if not names:
             raise CommandError("no trucks: see digitruck trucks")
-        plan = None if new else _plan_on(client, folder, names, sealed=sealed)
+        plan = None if new or packs else _plan_on(client, folder, names, sealed=sealed)
         if plan is None:
-            plan = client.create_stick(names, sealed=sealed, expires_in_s=valid)
+            plan = client.create_stick(names, sealed=sealed, packs=packs, expires_in_s=valid)
         contents = gather(client, plan, whole=whole, bundles=frozenset(bundles))
         note(
             f"Stick {plan.stick} for {', '.join(names)}: {size(contents.size)}"

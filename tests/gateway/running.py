@@ -25,6 +25,7 @@ from gateway.couriers import Couriers
 from gateway.documents import Documents
 from gateway.ingest import Ingest
 from gateway.ownkeys import OwnKeys, make_keys
+from gateway.packs import Packs
 from gateway.telemetry import Telemetry
 from protocol import cose
 from protocol.errors import LocalError
@@ -81,6 +82,8 @@ def running_gateway(database: Path, folder: Path, limits: ApiLimits | None = Non
         (folder / "keys").mkdir(exist_ok=True)
         publish(folder / "keys" / "freshness.key", FRESHNESS.seed)
         keys = make_keys(folder / "keys")
+        packs = Packs(folder / "packs", blobs, fleet)
+        stack.push_async_callback(packs.close)
         commits = GroupCommit(fleet)
         committing = asyncio.create_task(commits.run())
         stack.callback(committing.cancel)
@@ -104,6 +107,7 @@ def running_gateway(database: Path, folder: Path, limits: ApiLimits | None = Non
                 documents,
                 Ingest(fleet, commits, now_ms=now_ms),
                 OwnKeys(folder / "keys"),
+                packs,
                 now_ms=now_ms,
                 entropy=os.urandom,
             ),

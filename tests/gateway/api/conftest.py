@@ -31,6 +31,7 @@ from gateway.documents import Documents
 from gateway.ingest import Ingest
 from gateway.oidc import Identity, LoginSecrets, ProviderUnreachableError, SignInError
 from gateway.ownkeys import OwnKeys, make_keys
+from gateway.packs import Packs
 from gateway.rollouts import Rollouts
 from gateway.telemetry import Telemetry
 from protocol import cose
@@ -217,10 +218,11 @@ async def serve(
     keys = OwnKeys(folder / "keys")
     documents = Documents(fleet, keys.freshness_for, now_ms=lambda: NOW_MS)
     await documents.load()
+    packs = Packs(folder / "packs", BlobStore(folder / "blobs"), fleet)
     commits = GroupCommit(fleet)
     committing = asyncio.create_task(commits.run())
     ingest = Ingest(fleet, commits, now_ms=lambda: NOW_MS)
-    couriers = Couriers(fleet, documents, ingest, keys, now_ms=lambda: NOW_MS, entropy=os.urandom)
+    couriers = Couriers(fleet, documents, ingest, keys, packs, now_ms=lambda: NOW_MS, entropy=os.urandom)
     limits = replace(limits or ApiLimits(), linger_s=0.1)
     given: dict[str, Any] = {
         "now_ms": lambda: NOW_MS,
@@ -242,6 +244,7 @@ async def serve(
             await session.close()
             await server.close()
             committing.cancel()
+            await packs.close()
 
 
 @pytest.fixture
