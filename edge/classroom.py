@@ -6,6 +6,7 @@
     POST /v1/records            {"values": {CHANNEL: NUMBER, ...}, "time": UNIX_S?}              204
     GET  /digitruck/objects/... files of active bundles by their digest, for another truck
     POST /v1/events             {"name": ..., "precedence"?, "values"?: {...}, "time"?}          201 {"sequence": n}
+    GET  /sessions              where a teacher enters lessons (sessions.py); POST takes one from that page
     POST /v1/sticks             {"action": "import" | "export", "path": ..., "content"?: [...]}  202; GET: how it does
 
 Whoever is on the classroom's Wi-Fi may read; only local scripts may write (`local_post_from`), and no web page may,
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Final, Protocol, TypeVar
 
@@ -28,6 +30,7 @@ from edge.classroom_content import ContentHandler, ContentSource
 from edge.config import ClassroomSettings
 from edge.log_limit import LogLimit
 from edge.pages import CONTENT_SECURITY_POLICY, choose_language, start_page
+from edge.sessions import SessionPages
 from edge.status import EdgeStatus
 from edge.sticks import StickBody, StickState
 from protocol.errors import LocalError, PeerError, QueueFullError
@@ -116,6 +119,9 @@ def make_classroom(
     files = ContentHandler(content, settings.language)
     app = web.Application(client_max_size=POST_BYTES_MAX, middlewares=[service.guard])
     app.router.add_get("/", service.page)
+    sessions = SessionPages(recorder, pin=settings.teacher_pin, monotonic=time.monotonic)
+    app.router.add_get("/sessions", sessions.show)
+    app.router.add_post("/sessions", sessions.enter)
     app.router.add_get("/v1/status", service.status)
     app.router.add_post("/v1/records", service.records)
     app.router.add_post("/v1/events", service.events)

@@ -44,6 +44,7 @@ class ClassroomSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
     listen: Annotated[str, Meta(pattern=r"^(\[[0-9a-fA-F:]+\]|[0-9.]+):[0-9]{1,5}\Z")] = "0.0.0.0:8080"
     local_post_from: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
     language: Annotated[str, Meta(pattern=r"^(am|en|fr|pt|sw)\Z")] = "en"
+    teacher_pin: Annotated[str, Meta(min_length=4, max_length=32)] | None = None
 
 
 class HookSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -121,6 +122,7 @@ data = "{data}"                 # queues, keys and content live here
 # listen = "0.0.0.0:8080"       # the classroom's web page and the local API
 # local_post_from = ["127.0.0.0/8", "::1/128"]
 # language = "en"               # of its pages where a browser asks for none that they have: am, en, fr, pt, sw
+# teacher_pin = "4711"          # asked for at /sessions, where teachers enter lessons; without it nobody is asked
 
 # One table a link, the order does not matter. Without `gateways` the addresses of the enrolment are used.
 [[link]]

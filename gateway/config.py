@@ -90,6 +90,7 @@ class GatewayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     database: str | None = None
     log_level: Annotated[str, Meta(pattern=r"^(debug|info|warning|error)\Z")] = "info"
     pack_workers: Annotated[int, Meta(ge=1, le=64)] = 1
+    fleet: str | None = None
     coap: CoapSettings = CoapSettings()
     http: HttpSettings = HttpSettings()
     oidc: OidcSettings | None = None
@@ -145,6 +146,7 @@ DEFAULT_TEXT = """\
 # database = "sqlite:///…/fleet.db"   # or postgresql://user@host/name (install the postgres extra)
 # log_level = "info"
 # pack_workers = 1                    # processes that make content packs
+# fleet = "fleet.toml"                # names, countries and partners of trucks, for reports; see the README
 
 [coap]
 listen = "0.0.0.0:{port}"

@@ -30,6 +30,7 @@ from gateway.console.app import add_console
 from gateway.couriers import Couriers
 from gateway.documents import Documents
 from gateway.fastlane import FastLane
+from gateway.fleetfile import FleetTruck, load_fleet
 from gateway.handlers import Handlers
 from gateway.handshakes import Handshakes
 from gateway.ingest import Ingest
@@ -218,6 +219,7 @@ class Gateway:
             is_revoked=self.documents.is_revoked,
             rollouts=self.documents.rollouts,
             sign_in=self._sign_in(),
+            described=self._described,
             couriers=couriers,
             offer_pack=self._packs.offer,
             registry=CollectorRegistry(),
@@ -230,6 +232,12 @@ class Gateway:
         app = make_app(self.fleet, blobs, services)
         add_console(app)
         self.api = await start_api(app, host, port, ssl_context=tls)
+
+    def _described(self) -> dict[str, FleetTruck]:
+        """Return the trucks of the fleet file, read anew: people edit it while the gateway runs."""
+        if self._config.fleet is None:
+            return {}
+        return {each.name: each for each in load_fleet(self._data / self._config.fleet)}
 
     def _mail_task(self) -> list[tuple[str, Callable[[], object]]]:
         mail = self._config.alerts.mail

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from gateway.config import OidcSettings
 from gateway.couriers import Couriers
+from gateway.fleetfile import FleetTruck
 from gateway.oidc import Identity, LoginSecrets
 from gateway.ownkeys import GatewayKeys
 from gateway.rollouts import Rollouts
@@ -81,7 +82,7 @@ class Services:
     `now_ms` is wall time in Unix ms. `make_code` turns (truck, secret) into a join code, and raises `DigitruckError`
     with the next step when that cannot be done yet. `freshness_key` gives the gateway's public Ed25519 key (32 bytes),
     which a root must name; `is_revoked` says whether the role table shuts out a truck's name; `rollouts` brings
-    rollouts on. Without `sign_in` only tokens are taken.
+    rollouts on. Without `sign_in` only tokens are taken. `described` gives the trucks of the fleet file.
     """
 
     now_ms: Callable[[], int]
@@ -95,4 +96,5 @@ class Services:
     sign_in: SignIn | None = None
     couriers: Couriers | None = None
     offer_pack: OfferPack | None = None
+    described: Callable[[], Mapping[str, FleetTruck]] = dict
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)

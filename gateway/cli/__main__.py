@@ -24,6 +24,7 @@ from gateway.cli.keys import key
 from gateway.cli.ledger import ledger
 from gateway.cli.metrics import metrics
 from gateway.cli.output import examples, printable
+from gateway.cli.reports import report
 from gateway.cli.rollouts import quote
 from gateway.cli.rolloutsteps import rollout
 from gateway.cli.samples import samples
@@ -54,6 +55,7 @@ _COMMANDS: tuple[click.Command, ...] = (
     budget,
     alarm,
     webhook,
+    report,
     config,
     bundle,
     rollout,

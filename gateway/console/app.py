@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from gateway.console import account, alarms, content, fleet, money, people, settings, trucks
+from gateway.console import account, alarms, content, fleet, money, people, report, settings, trucks
 from gateway.console.assets import serve_asset
 from gateway.console.pages import Page, endpoint
 
@@ -17,6 +17,7 @@ PAGES: tuple[Page, ...] = (
     *content.PAGES,
     *money.PAGES,
     *people.PAGES,
+    *report.PAGES,
 )
 
 

@@ -116,6 +116,7 @@ REQUESTS: dict[str, tuple[str, dict[str, Any]]] = {
     "get_history": ("/v1/trucks/ke-arrow/history", {}),
     "list_pools": ("/v1/pools?group=kenya", {}),
     "list_alarms": ("/v1/alarms?all=true", {}),
+    "get_impact": ("/v1/reports/impact?by=group", {}),
     "create_webhook": ("/v1/webhooks", {"json": {"url": "https://ops.example.org/hook", "kinds": ["alarm"]}}),
     "list_webhooks": ("/v1/webhooks", {}),
     "list_deliveries": ("/v1/webhooks/1/deliveries", {}),

@@ -66,6 +66,7 @@ MATRIX: dict[tuple[str, str], frozenset[Role] | None] = {
     ("POST", "/v1/webhooks"): ADMIN,
     ("DELETE", "/v1/webhooks/{id}"): ADMIN,
     ("GET", "/v1/webhooks/{id}/deliveries"): ADMIN,
+    ("GET", "/v1/reports/impact"): ALL,
     ("GET", "/v1/stream"): ALL,
     ("GET", "/v1/session"): ALL,
     ("POST", "/v1/session/link"): ALL,

@@ -34,7 +34,7 @@ LISTINGS = {
     "budget whatif",
     "bundle diff", "bundle list", "bundle show", "config diff", "config history", "config show", "console",
     "coverage", "enrol", "events", "key show", "ledger compare", "ledger reconcile", "ledger show",
-    "quote", "rollout list", "rollout show", "samples",
+    "quote", "report impact", "rollout list", "rollout show", "samples",
     "token list", "token new", "token revoke", "truck", "trucks", "trust delegate", "trust fetch", "trust init",
     "trust push", "trust renew", "trust resign", "trust revoke", "trust rotate", "trust show", "trust sign",
     "trust status", "usb export", "usb import", "usb list", "usb revoke", "verify", "watch",

@@ -13,7 +13,8 @@ from tests.gateway.api.conftest import World
 from tests.gateway.console.conftest import Visitor, body_of, text_of
 
 PLAIN = ["/", "/fleet/list", "/trucks/ke-arrow", "/trucks/ke-arrow/config", "/groups/kenya/config", "/bundles",
-         "/bundles/maths/v1", "/rollouts", "/budgets", "/alarms", "/keys"]  # fmt: skip
+         "/bundles/maths/v1", "/rollouts", "/budgets", "/alarms", "/report",
+         "/keys"]  # fmt: skip
 ROLES = {"/rollouts/new": Role.OPERATOR, "/enrol": Role.OPERATOR, "/users": Role.ADMIN, "/audit": Role.ADMIN}
 FIRST_VIEW_BYTES_MAX = 150_000
 

@@ -14,7 +14,8 @@ from tests.rig.npm import installed
 
 AXE = "axe-core@4.14.1"
 PAGES = ("/", "/trucks/ke-arrow", "/trucks/ke-arrow/config", "/bundles", "/bundles/maths/v1", "/rollouts",
-         "/rollouts/new", "/budgets", "/alarms", "/enrol", "/users", "/audit", "/keys", "/signin")  # fmt: skip
+         "/rollouts/new", "/budgets", "/alarms", "/report",
+         "/enrol", "/users", "/audit", "/keys", "/signin")  # fmt: skip
 # What reaches beyond the screen and does not scroll by itself.
 WIDE = """() => [...document.querySelectorAll('main *, header *')].filter(
   (each) => each.getBoundingClientRect().right > innerWidth && !each.closest('.table')
