@@ -119,7 +119,7 @@ def make_classroom(
     files = ContentHandler(content, settings.language)
     app = web.Application(client_max_size=POST_BYTES_MAX, middlewares=[service.guard])
     app.router.add_get("/", service.page)
-    sessions = SessionPages(recorder, pin=settings.teacher_pin, monotonic=time.monotonic)
+    sessions = SessionPages(recorder, pin=settings.teacher_pin, monotonic=time.monotonic, language=settings.language)
     app.router.add_get("/sessions", sessions.show)
     app.router.add_post("/sessions", sessions.enter)
     app.router.add_get("/v1/status", service.status)

@@ -61,6 +61,7 @@ class _Words:
     free: str
     days: str
     folder: str
+    lesson: str
     up: str
     more: str
 
@@ -93,6 +94,7 @@ _ENGLISH: Final = _Words(
     free="Free space",
     days="days",
     folder="Files in {name}",
+    lesson="Enter a lesson",
     up="Back",
     more="There are more files than can be shown here.",
 )
@@ -124,6 +126,7 @@ _FRENCH: Final = _Words(
     free="Espace libre",
     days="jours",
     folder="Fichiers de {name}",
+    lesson="Enregistrer une leçon",
     up="Retour",
     more="Il y a plus de fichiers qu’on ne peut en montrer ici.",
 )
@@ -155,6 +158,7 @@ _SWAHILI: Final = _Words(
     free="Nafasi iliyobaki",
     days="siku",
     folder="Faili za {name}",
+    lesson="Andika somo",
     up="Rudi",
     more="Kuna faili nyingi zaidi ya zinazoweza kuonyeshwa hapa.",
 )
@@ -186,6 +190,7 @@ _PORTUGUESE: Final = _Words(
     free="Espaço livre",
     days="dias",
     folder="Ficheiros de {name}",
+    lesson="Registar uma aula",
     up="Voltar",
     more="Há mais ficheiros do que se podem mostrar aqui.",
 )
@@ -217,6 +222,7 @@ _AMHARIC: Final = _Words(
     free="ነፃ ቦታ",
     days="ቀናት",
     folder="የ{name} ፋይሎች",
+    lesson="ትምህርት መዝግብ",
     up="ተመለስ",
     more="እዚህ ሊታዩ ከሚችሉት በላይ ፋይሎች አሉ።",
 )
@@ -267,6 +273,7 @@ def start_page(status: EdgeStatus, bundles: Sequence[ServedBundle], language: st
         f"<h1>{escape(words.classroom)} {escape(status.truck)}</h1>"
         f"<h2>{escape(words.content)}</h2>"
         + (f"<ul>{items}</ul>" if items else f"<p>{escape(words.no_content)}</p>")
+        + f'<p><a href="sessions">{escape(words.lesson)}</a></p>'
         + f"<h2>{escape(words.state)}</h2><dl>"
         + "".join(
             f"<dt>{escape(fact.term)}</dt><dd{' class=bad' if fact.bad else ''}>{escape(fact.text)}</dd>"

@@ -95,15 +95,57 @@ _WORDS: Final = {
         "Le code n’est pas juste.",
         "Retour",
     ),
+    "pt": _Words(
+        "Uma aula na sala",
+        "Quantos participantes",
+        "Quantos minutos",
+        "PIN do professor",
+        "Registar",
+        "Registado. Obrigado.",
+        "Registado no último dia: {lessons} aulas, {participants} participantes",
+        "Participantes de 1 a 500, minutos de 1 a 720.",
+        "É suficiente por hoje; pergunte ao escritório.",
+        "O PIN não está certo.",
+        "Voltar",
+    ),
+    "sw": _Words(
+        "Somo darasani",
+        "Washiriki wangapi",
+        "Dakika ngapi",
+        "PIN ya mwalimu",
+        "Andika",
+        "Imeandikwa. Asante.",
+        "Yaliyoandikwa siku iliyopita: masomo {lessons}, washiriki {participants}",
+        "Washiriki 1 hadi 500, dakika 1 hadi 720.",
+        "Inatosha kwa leo; uliza ofisi.",
+        "PIN si sahihi.",
+        "Rudi",
+    ),
+    "am": _Words(
+        "በክፍል ውስጥ ትምህርት",
+        "ስንት ተሳታፊዎች",
+        "ስንት ደቂቃዎች",
+        "የመምህር ፒን",
+        "መዝግብ",
+        "ተመዝግቧል። እናመሰግናለን።",
+        "ባለፈው ቀን፦ {lessons} ትምህርቶች፣ {participants} ተሳታፊዎች",
+        "ተሳታፊዎች ከ1 እስከ 500፣ ደቂቃዎች ከ1 እስከ 720።",
+        "ለዛሬ ይበቃል፤ ቢሮውን ይጠይቁ።",
+        "ፒኑ ትክክል አይደለም።",
+        "ተመለስ",
+    ),
 }
 
 
 class SessionPages:
     """The form and what it does; what was entered is remembered for a day, for the page."""
 
-    def __init__(self, sink: EventSink, *, pin: str | None, monotonic: Callable[[], float]) -> None:
+    def __init__(
+        self, sink: EventSink, *, pin: str | None, monotonic: Callable[[], float], language: str = "en"
+    ) -> None:
         self._sink = sink
         self._pin = pin
+        self._language = language
         self._monotonic = monotonic
         self._entered: list[tuple[float, int]] = []  # when, participants
         self._tries: list[float] = []  # wrong PINs
@@ -114,7 +156,7 @@ class SessionPages:
 
     async def enter(self, request: web.Request) -> web.Response:
         """Answer POST /sessions."""
-        words = _words_of(request)
+        words = _WORDS[self._language_of(request)]
         if urlsplit(request.headers.get("Origin", "")).netloc != request.host:
             return self._page(request, 403, problem="Origin?")
         fields = await request.post()
@@ -147,14 +189,17 @@ class SessionPages:
         self._tries = [*self._tries, now_s][-64:]
         return False
 
+    def _language_of(self, request: web.Request) -> str:
+        return choose_language(request.headers.get("Accept-Language"), self._language)
+
     def _forget(self) -> None:
         now_s = self._monotonic()
         self._entered = [each for each in self._entered if now_s - each[0] < _DAY_S]
 
     def _page(self, request: web.Request, status: int, *, problem: str = "", done: bool = False) -> web.Response:
         self._forget()
-        language = choose_language(request.headers.get("Accept-Language"))
-        words = _words_of(request)
+        language = self._language_of(request)
+        words = _WORDS[language]
         today = words.today.format(
             lessons=len(self._entered), participants=sum(participants for _, participants in self._entered)
         )
@@ -184,10 +229,6 @@ class SessionPages:
             "X-Content-Type-Options": "nosniff",
         }
         return web.Response(text=text, status=status, content_type="text/html", charset="utf-8", headers=headers)
-
-
-def _words_of(request: web.Request) -> _Words:
-    return _WORDS.get(choose_language(request.headers.get("Accept-Language")), _WORDS["en"])
 
 
 def _number(value: object, most: int) -> int | None:

@@ -54,7 +54,7 @@ def test_the_page_is_whole_links_only_to_content_and_asks_nobody_else(language: 
     page = start_page(STATUS, BUNDLES, language)
     outline = Outline(page)
     assert outline.open == []
-    assert outline.links == ["content/maths/", "content/library/"]
+    assert outline.links == ["content/maths/", "content/library/", "sessions"]
     assert not {"script", "img", "link", "iframe", "form"} & outline.tags
     assert "://" not in page
     assert "@import" not in page
@@ -109,7 +109,7 @@ def test_whatever_comes_from_outside_is_escaped():
     ):
         outline = Outline(page)
         assert "script" not in outline.tags
-        assert all(link.startswith(("content/%22", "./", "../")) for link in outline.links)
+        assert all(link.startswith(("content/%22", "./", "../", "sessions")) for link in outline.links)
 
 
 def test_a_listing_says_when_it_is_cut():

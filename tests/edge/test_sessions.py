@@ -10,7 +10,8 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from edge.sessions import EVENT, SESSIONS_A_DAY, SessionPages
+from edge.pages import _BY_LANGUAGE
+from edge.sessions import _WORDS, EVENT, SESSIONS_A_DAY, SessionPages
 from protocol.errors import QueueFullError
 from protocol.numbers import Precedence
 
@@ -63,6 +64,10 @@ async def classroom() -> AsyncIterator[Classroom]:
     made = await opened(None)
     yield made
     await made.client.close()
+
+
+def test_every_language_of_the_start_page_has_this_page_too() -> None:
+    assert _WORDS.keys() == _BY_LANGUAGE.keys()
 
 
 async def test_a_lesson_is_one_event_of_two_numbers(classroom: Classroom) -> None:
