@@ -12,7 +12,7 @@ from typing import Protocol
 from edge.clock import Clock
 from edge.config import LinkSettings
 from edge.habits import Habits
-from edge.linkbudget import LinkBudget
+from edge.linkbudget import EXCHANGE_BYTES_MIN, LinkBudget
 from edge.purses import Purses
 from protocol.numbers import Precedence
 from protocol.refusals import Reason, Refusal
@@ -87,7 +87,9 @@ class Choice:
         spent_since = self.purses.spent_since(link, precedence)
         if spent_since is not None:
             since = spent_since if since is None else min(since, spent_since)
-            refusal = refusal or self._budgets[link.name].refusal_now(precedence)
+            # If the budget holds a small exchange after all, what refused the last one still says why.
+            spent = self._budgets[link.name].refusal(precedence, EXCHANGE_BYTES_MIN)
+            refusal = refusal or spent or self.purses.why(link, precedence)
         view = LinkView(
             link.name,
             0.0,

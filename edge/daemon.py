@@ -46,7 +46,7 @@ from edge.scrubbing import Repairs
 from edge.series import open_series, split_tables
 from edge.situation import Situation
 from edge.spareroot import bring_back_root, keep_spare_root
-from edge.spending import Spending, take_account
+from edge.spending import Spending, doubted, take_account
 from edge.sticks import Sticks
 from edge.triggers import Triggers, merged
 from edge.uplink import Contact, Uplink
@@ -148,7 +148,7 @@ class Edge:
             on_time=self._on_time,
             reseal=self.recorder.reseal,
             on_fork=lambda: self.ledger.doubt(self.clock.at_least_s()),
-            in_doubt=lambda: any(self.ledger.in_doubt(name) for name in self.uplink.links),
+            in_doubt=lambda: doubted(self.budgets.values()),
             backoff_max_s=self._backoff_max_s,
         )
         self._closing.push_async_callback(self.uplink.close)
@@ -263,7 +263,7 @@ class Edge:
         self.situation.touch()
         self.bundles.heard()
         await self.configurator.contact(contact.asked_at)
-        if take_account(self.budgets.values(), contact.ack.spent):
+        if take_account(self.budgets.values(), contact.ack.spent, contact.ack.spent_since_s):
             self.uplink.budget_changed()
         if contact.ack.time_s is not None:
             await self.recorder.use_codec(contact.ack.codec)

@@ -72,6 +72,7 @@ class LinkBudget:
     def set_terms(self, terms: Terms) -> None:
         """Take another tariff or budget; raise `UnknownZoneError` for a zone that this computer does not know."""
         self._offset: Offset = offset_of(terms.tariff.zone)
+        self._span: Period | None = None
         self.terms = terms
 
     # -- time ---------------------------------------------------------------------------------------------------------
@@ -84,7 +85,11 @@ class LinkBudget:
     def span(self) -> Period | None:
         """Return the billing period of the clock, None while that is not known."""
         now = self._wall_s()
-        return None if now is None else self.terms.period(int(now), self._offset)
+        if now is None:
+            return None
+        if self._span is None or not self._span.starts_s <= now < self._span.ends_s:
+            self._span = self.terms.period(int(now), self._offset)
+        return self._span
 
     def period(self) -> int | None:
         """Return the number of the billing period of the clock, None while that is not known."""
@@ -166,10 +171,6 @@ class LinkBudget:
                 return Refusal(Reason.HOURS, self.name, precedence, until_s=opens)
         return self._unpaid(precedence, self.worst(size))
 
-    def refusal_now(self, precedence: Precedence) -> Refusal:
-        """Return why a precedence is kept off now; that it was refused lately if the budget holds a little more."""
-        return self.refusal(precedence, EXCHANGE_BYTES_MIN) or Refusal(Reason.SPENT, self.name, precedence)
-
     def _unpaid(self, precedence: Precedence, worst: Cost) -> Refusal | None:
         """Return which account lacks what an exchange may cost, and why."""
         span, period = self.span(), self.period()
@@ -217,7 +218,8 @@ class LinkBudget:
             price=float(self.marginal_nano(precedence)),
             cheaper_s=free_s,
             opens_session=not self.is_free() and is_cold and (is_stepped or price.session_nano > 0),
-            step_bytes=max(tariff.step_bytes, tariff.least_bytes),
+            # A session is worth what its own price would carry, too.
+            step_bytes=max(tariff.step_bytes, tariff.least_bytes, price.session_nano // max(1, price.byte_nano)),
             paid_bytes=room if room >= _STEP_WORTH_BYTES else 0,
         )
 

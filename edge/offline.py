@@ -49,10 +49,13 @@ def offline_status(config: EdgeConfig, data: Path) -> EdgeStatus:
 def _link(name: str, budget: int | None, data: Path) -> LinkStatus:
     spent = 0
     if (data / "links.db").exists():
+        links = open_reader(data / "links.db")
+        opened = links.execute("SELECT value FROM settings WHERE name = ?", [f"ledger-period:{name}"]).fetchone()
         sql = (
             "SELECT flash + other + held_flash + held_other FROM ledger_accounts WHERE link = ? "
-            "ORDER BY period DESC LIMIT 1"
+            "ORDER BY period = ? DESC, period DESC LIMIT 1"
         )
-        row = open_reader(data / "links.db").execute(sql, [name]).fetchone()
+        # The numbers of periods of another kind, from before the tariff changed, may be higher.
+        row = links.execute(sql, [name, int.from_bytes(opened[0], "big") if opened else 0]).fetchone()
         spent = int(row[0]) if row else 0
     return LinkStatus(name, None, spent, budget, None if budget is None else max(0, budget - spent))

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from protocol.errors import BudgetExceededError
 from protocol.numbers import Precedence
+from protocol.refusals import Reason, Refusal, RefusedByBudgetError
 
 # A request that was refused is not asked for over and over. What flies holds its worst case, and most of that comes
 # back with its answer.
@@ -29,6 +31,7 @@ class Purses:
         self._monotonic = monotonic
         self._empty_since: dict[tuple[str, Precedence], float] = {}
         self._pause_until: dict[tuple[str, Precedence], float] = {}
+        self._why: dict[tuple[str, Precedence], Refusal] = {}
 
     def ask_again(self) -> None:
         """Ask the budget again for what it refused: it may hold more now."""
@@ -46,8 +49,14 @@ class Purses:
             return None
         return self._empty_since.setdefault(_purse(link, precedence), self._monotonic())
 
-    def refused(self, link: Payer, precedence: Precedence, *, flying: bool) -> None:
+    def why(self, link: Payer, precedence: Precedence) -> Refusal:
+        """Return why the budget last refused a request of this precedence."""
+        return self._why.get(_purse(link, precedence)) or Refusal(Reason.SPENT, link.name, precedence)
+
+    def refused(self, link: Payer, precedence: Precedence, failure: BudgetExceededError, *, flying: bool) -> None:
         """Note that the budget refused a request; `flying`: others are on their way over this link."""
+        if isinstance(failure, RefusedByBudgetError):
+            self._why[_purse(link, precedence)] = failure.refusal
         pause_s = _ANSWER_PAUSE_S if flying else _PAUSE_S
         self._pause_until[_purse(link, precedence)] = self._monotonic() + pause_s
 

@@ -152,12 +152,25 @@ class Spending:
         )
 
 
-def take_account(budgets: Iterable[LinkBudget], told: Sequence[tuple[str, int, int]] | None) -> bool:
-    """Take the gateway's account of the calendar month (UTC) for the links whose own is in doubt; say if any was.
+def doubted(budgets: Iterable[LinkBudget]) -> tuple[bool, int | None]:
+    """Return whether what was spent is not known of some link, and since when it must be asked (Unix s).
 
-    `told` are link, bytes of flash, bytes of the others; None: it was not asked. An eighth is added for what left here
-    and was lost on the way, since the gateway never saw that. A billing period that began before the month is not
-    covered: its link stays in doubt.
+    None: since the beginning of the calendar month (UTC), or the clock is not known yet.
+    """
+    some = [budget for budget in budgets if budget.ledger.in_doubt(budget.name)]
+    spans = [(budget, span) for budget in some if (span := budget.span()) is not None]
+    earlier = [span.starts_s for budget, span in spans if not budget.is_of_this_month(span)]
+    return bool(some), min(earlier, default=None)
+
+
+def take_account(
+    budgets: Iterable[LinkBudget], told: Sequence[tuple[str, int, int]] | None, since_s: int | None = None
+) -> bool:
+    """Take the gateway's account for the links whose own is in doubt; return whether any was.
+
+    `told` are link, bytes of flash, bytes of the others, counted from `since_s` (Unix; None: from the beginning of the
+    calendar month, UTC); None: it was not asked. An eighth is added for what left here and was lost on the way, since
+    the gateway never saw that. A billing period that began before is not covered: its link stays in doubt.
     """
     if told is None:
         return False
@@ -165,7 +178,9 @@ def take_account(budgets: Iterable[LinkBudget], told: Sequence[tuple[str, int, i
     taken = False
     for budget in budgets:
         span = budget.span()
-        if span is not None and budget.ledger.in_doubt(budget.name) and budget.is_of_this_month(span):
+        if span is None or not budget.ledger.in_doubt(budget.name):
+            continue
+        if budget.is_of_this_month(span) or (since_s is not None and since_s <= span.starts_s):
             budget.ledger.reconcile(budget.name, spent.get(budget.name, Spent()), period=span.number)
             taken = True
     return taken

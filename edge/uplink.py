@@ -58,10 +58,10 @@ class Uplink:
         on_time: Callable[[int, float], Awaitable[None]],
         reseal: Reseal,
         on_fork: Callable[[], None],
-        in_doubt: Callable[[], bool],
+        in_doubt: Callable[[], tuple[bool, int | None]],
         backoff_max_s: float = _BACKOFF_MAX_S,
     ) -> None:
-        """`in_doubt`: is earlier spending unknown? `on_fork`: the state is old."""
+        """`in_doubt`: is earlier spending unknown, and since when (Unix s)? `on_fork`: the state is old."""
         self.links = {link.name: link for link in links}
         self.choice = choice
         self._queue = queue
@@ -126,10 +126,7 @@ class Uplink:
     def may(
         self, link: Link, precedence: Precedence, *, waiting_bytes: int | None = None, deadline_s: int | None = None
     ) -> bool:
-        """Return whether this link should carry this precedence now: parcels, or so many bytes of a download.
-
-        A download that is due at `deadline_s` (Unix) may wait until then for a link that costs less.
-        """
+        """Return whether this link should carry this now: parcels, or a download that is due at `deadline_s` (Unix)."""
         if waiting_bytes is None:
             return self.why(link, precedence) is None
         return self.choice.why(link, Work(precedence, waiting_bytes=waiting_bytes), deadline_s=deadline_s) is None
@@ -142,9 +139,9 @@ class Uplink:
         """Return whether the budget keeps this precedence off a link now."""
         return self.choice.purses.is_spent(link, precedence)
 
-    def _refused(self, link: Link, precedence: Precedence) -> None:
+    def _refused(self, link: Link, precedence: Precedence, failure: BudgetExceededError) -> None:
         """Note that the budget refused a request."""
-        self.choice.purses.refused(link, precedence, flying=len(self.forwarder.flight(link.name)) > 0)
+        self.choice.purses.refused(link, precedence, failure, flying=len(self.forwarder.flight(link.name)) > 0)
 
     async def _run_link(self, link: Link) -> None:
         heard_at = None
@@ -168,8 +165,8 @@ class Uplink:
     async def _try_contact(self, link: Link) -> None:
         try:
             await self._contact(link)
-        except BudgetExceededError:
-            self._refused(link, self._hello_precedence)
+        except BudgetExceededError as failure:
+            self._refused(link, self._hello_precedence, failure)
             raise
         except (LinkDownError, PeerError):
             link.mark_down()
@@ -222,7 +219,7 @@ class Uplink:
             return None
         self._waits.note(self.forwarder.waiting_bytes())
         waiting = [
-            (each, self._waits.waited_s(each))
+            (each, self._waits.unserved_s(each))
             for each in self._waits.precedences
             if self.forwarder.peek(link.name, only=each) is not None and self.may(link, each)
         ]
@@ -339,7 +336,7 @@ class Uplink:
         forwarder.handle_loss(link.name, transmit.number)
         await self._writer.run(lambda: self._queue.mark_unanswered(forwarder.epoch, transmit.sequences))
         if isinstance(failure, BudgetExceededError):
-            self._refused(link, transmit.precedence)
+            self._refused(link, transmit.precedence, failure)
         elif isinstance(failure, LinkDownError):
             # In flight until now means that no time went by: the socket or the network refused it.
             if was_in_flight:
@@ -353,11 +350,11 @@ class Uplink:
         self._wakes[link.name].set()
 
     async def _hello(self, link: Link) -> None:
-        """Ask for the time and the desired state with an upload that carries nothing."""
-        # A link may be slower than anybody thought: each hello waits longer than the one before.
+        """Ask for time and desired state with an upload that carries nothing; each waits longer than the last."""
         self._hellos += 1
         precedence, patience = self._hello_precedence, 4 * min(self._hellos, 8)
-        payload = Upload(ask_time=True, ask_spent=self._in_doubt()).encode()
+        ask_spent, since_s = self._in_doubt()
+        payload = Upload(ask_time=True, ask_spent=ask_spent, spent_since_s=since_s).encode()
         ask = partial(self._request, link, payload, precedence, "hello", patience=patience)
         asked_at = self._clock.monotonic()
         try:
@@ -376,6 +373,8 @@ class Uplink:
         except QueueFullError as failure:
             # The contact goes on: it is what makes room in the queue.
             log.warning("ack.unfinished", link=link.name, reason=str(failure))
+        # Only now that it knows the time may a truck know from when on to ask.
+        self._hello_wanted = ask_spent and since_s is None and self._in_doubt()[1] is not None
 
     def _settle(self, forwarder: Forwarder, settled: Settled, sent: tuple[int, ...]) -> bool:
         now_s = self._clock.at_least_s()

@@ -1,4 +1,4 @@
-"""What waits to go up, and since when: by precedence, since something of it was last sent."""
+"""What waits to go up, by precedence: since when something of it does, and since when nothing of it was sent."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ class Waits:
         self._monotonic = monotonic
         self._bytes: dict[Precedence, int] = {}
         self._since: dict[Precedence, float] = {}
+        self._unserved: dict[Precedence, float] = {}
         self.uploads = 0
 
     @property
@@ -26,16 +27,18 @@ class Waits:
         """Note the bytes of each precedence that wait."""
         now, self._bytes = self._monotonic(), dict(waiting)
         self._since = {each: self._since.get(each, now) for each in self._bytes}
+        self._unserved = {each: self._unserved.get(each, now) for each in self._bytes}
 
     def sent(self, precedence: Precedence) -> None:
         """Note that an upload of a precedence leaves."""
         self.uploads += 1
-        self._since.pop(precedence, None)
+        self._unserved.pop(precedence, None)
 
-    def waited_s(self, precedence: Precedence) -> float:
-        """Return for how long something of a precedence waits."""
-        return self._monotonic() - self._since.get(precedence, self._monotonic())
+    def unserved_s(self, precedence: Precedence) -> float:
+        """Return for how long nothing of a precedence was sent although something waits."""
+        return self._monotonic() - self._unserved.get(precedence, self._monotonic())
 
     def work(self, precedence: Precedence) -> Work:
         """Return what waits of a precedence, as the scheduler takes it."""
-        return Work(precedence, None, self.waited_s(precedence), self._bytes.get(precedence, 0))
+        now = self._monotonic()
+        return Work(precedence, None, now - self._since.get(precedence, now), self._bytes.get(precedence, 0))

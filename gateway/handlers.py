@@ -46,6 +46,8 @@ log = structlog.get_logger("gateway.handlers")
 # What UDP and OSCORE leave of the 64 KiB that IP can carry, in fragments.
 _DATAGRAM_BYTES_MAX = 60_000
 _LARGE_BYTES_MAX = 32 << 20
+# A billing period is no longer than a month; what was before it nobody needs to know.
+_SPENT_MS_MAX = 62 * 86_400_000
 _HEARD_AGAIN_MS, _HEARD_MAX = 10_000, 50_000
 _CAUSES = {kind: kind.name.lower() for kind in ParcelKind}
 
@@ -97,6 +99,7 @@ class Handlers:
         if ParcelKind.RECEIPT in kinds:
             # The feed will say so too, but this very answer should not name what the receipt has just reported.
             self._peers.forget_record(truck.name)
+        since_ms = self._spent_from_ms(upload)
         fresh = await self._peers.record(truck.name) or truck
         desired = fresh.desired_digest if fresh.desired_digest != fresh.desired_reported else None
         answer = Ack(
@@ -107,7 +110,8 @@ class Handlers:
             refused=ack.refused,
             schemas=ack.schemas,
             epoch_unknown=ack.epoch_unknown,
-            spent=await self._spent(truck.name) if upload.ask_spent else None,
+            spent=await self._spent(truck.name, since_ms) if upload.ask_spent else None,
+            spent_since_s=None if not upload.ask_spent or upload.spent_since_s is None else since_ms // 1000,
             codec=int(max(Codec)) if upload.ask_time else CODEC_ASSUMED,
         )
         # The whole datagram is booked on what its first parcel is; several kinds share one only when all are small.
@@ -126,11 +130,17 @@ class Handlers:
         if len(self._heard_at) > _HEARD_MAX:
             self._heard_at.popitem(last=False)
 
-    async def _spent(self, truck: str) -> tuple[tuple[str, int, int], ...]:
-        """Return what this month has cost a truck (link, flash, the rest), for one that has forgotten it."""
+    def _spent_from_ms(self, upload: Upload) -> int:
+        """Return from when on a truck wants to hear what it spent: the beginning of this month, or earlier."""
+        month_ms, _ = month_of(self._now_ms())
+        if upload.spent_since_s is None:
+            return month_ms
+        return max(self._now_ms() - _SPENT_MS_MAX, min(month_ms, upload.spent_since_s * 1000))
+
+    async def _spent(self, truck: str, since_ms: int) -> tuple[tuple[str, int, int], ...]:
+        """Return what a truck spent since then (link, flash, the rest), for one that has forgotten it."""
         spent: dict[str, list[int]] = {}
-        since_ms, until_ms = month_of(self._now_ms())
-        for each in await self._fleet.ledger(truck, since_ms, until_ms):
+        for each in await self._fleet.ledger(truck, since_ms, month_of(self._now_ms())[1]):
             spent.setdefault(each.link, [0, 0])[each.precedence is not Precedence.FLASH] += each.bytes
         known = [(link, flash, other) for link, (flash, other) in spent.items() if link and min(flash, other) >= 0]
         return tuple(sorted(known, key=lambda each: -sum(each[1:]))[:LINKS_MAX])

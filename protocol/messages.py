@@ -189,21 +189,26 @@ class Tombstone(WireMap, frozen=True):
 
 
 class Upload(WireMap, frozen=True):
-    """POST /u: sealed parcels, in the order in which they should be stored."""
+    """POST /u: sealed parcels, in the order in which they should be stored.
 
-    labels: ClassVar = {"parcels": 1, "epoch": 2, "ask_time": 3, "version": 4, "ask_spent": 5}
+    `spent_since_s` (Unix) asks for more than the calendar month: a billing period may have begun before it.
+    """
+
+    labels: ClassVar = {"parcels": 1, "epoch": 2, "ask_time": 3, "version": 4, "ask_spent": 5, "spent_since_s": 6}
     parcels: Annotated[tuple[Sealed, ...], Meta(max_length=PARCELS_IN_UPLOAD_MAX)] = ()
     epoch: Epoch | None = None
     ask_time: bool = False
     version: Uint = WIRE_VERSION
     ask_spent: bool = False
+    spent_since_s: Uint | None = None
 
 
 class Ack(WireMap, frozen=True):
     """The answer to an upload: all up to `cumulative` are committed, and the ranges above it too.
 
     `desired` is there only while the truck's last receipt names another desired state; `time_s` and `spent` (link,
-    bytes of flash, bytes of the others in the month of `time_s`, as the gateway counted them) only when asked.
+    bytes of flash, bytes of the others in the month of `time_s`, or since `spent_since_s`, as the gateway counted them)
+    only when asked.
     `codec` is the newest that the gateway decodes, told with the time.
     """
 
@@ -218,6 +223,7 @@ class Ack(WireMap, frozen=True):
         "version": 8,
         "spent": 9,
         "codec": 10,
+        "spent_since_s": 11,
     }
     cumulative: Uint
     ranges: Annotated[tuple[tuple[Sequence, Sequence], ...], Meta(max_length=RANGES_IN_ACK_MAX)] = ()
@@ -229,6 +235,7 @@ class Ack(WireMap, frozen=True):
     version: Uint = WIRE_VERSION
     spent: Annotated[tuple[tuple[Name, Uint, Uint], ...], Meta(max_length=LINKS_MAX)] | None = None
     codec: Uint = CODEC_ASSUMED
+    spent_since_s: Uint | None = None
 
     def covers(self, sequence: int) -> bool:
         """Return whether the parcel of this sequence is committed at the gateway."""

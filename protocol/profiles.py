@@ -19,6 +19,8 @@ _NEWEST: Final = 3
 # A routine is what was seen in two weeks at least; less than half of the time is none.
 _WEEKS_SEEN, _LIKELY_MILLI = 2, 500
 _SEEN_MAX: Final = 250
+# How soon a link is expected that should be up by now.
+_SOON_S: Final = 600
 _OFFSET: Final = 1 << 31
 # 1 January 1970 was a Thursday: hours of the week are counted from Monday.
 _EPOCH_HOUR: Final = 72
@@ -69,18 +71,25 @@ def hour_of(now_s: float, offset: Offset) -> int:
 def next_contact_s(contacts: Profile, now_s: float, offset: Offset, horizon_s: float) -> float | None:
     """Return in how many seconds a link is usually up next, None if no such hour begins within the horizon.
 
-    `contacts` is over the hours of the week; the hour that has begun does not count: it is not up in it.
+    `contacts` is over the hours of the week. In an hour in which it usually is up, although it is not, it is expected
+    soon.
     """
     first = hour_of(now_s, offset)
     into_s = (int(now_s) + offset(int(now_s))) % HOUR_S
+    if _is_likely(contacts, first % WEEK_H):
+        return float(min(_SOON_S, HOUR_S - into_s, horizon_s))
     for ahead in range(1, WEEK_H + 1):
         wait_s = ahead * HOUR_S - into_s
         if wait_s > horizon_s:
             return None
         at = (first + ahead) % WEEK_H
-        if contacts.seen[at] >= _WEEKS_SEEN and contacts.milli[at] >= _LIKELY_MILLI:
+        if _is_likely(contacts, at):
             return float(wait_s)
     return None
+
+
+def _is_likely(contacts: Profile, hour: int) -> bool:
+    return contacts.seen[hour] >= _WEEKS_SEEN and contacts.milli[hour] >= _LIKELY_MILLI
 
 
 def lowest_ahead(value_milli: int, changes: Profile, now_s: float, offset: Offset, *, hours: int = DAY_H) -> int | None:

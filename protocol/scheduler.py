@@ -16,8 +16,6 @@ from protocol.refusals import Reason, Refusal
 
 # Bulk without a deadline waits so long for a contact that usually comes: a depot visit is weekly.
 BULK_HORIZON_S: Final = 7 * 86_400.0
-# Normal that waits for a contact or window that is expected waits at most so many times its patience.
-_PATIENCES: Final = 4
 # The same work over a link that is about to be up takes some time: a deadline is not met in its last minute.
 _SLACK_S: Final = 1_800.0
 # Less than this part of a step is not worth opening a session for, as long as it can wait.
@@ -111,11 +109,12 @@ def decide(
     | a step of this one is paid for already       | yes             | yes        | yes        | yes       |
     | this link is free soon enough                | -               | no         | no         | -         |
     | a cheaper one is usually up soon enough      | -               | no         | no         | -         |
-    | a cheaper one was usable within `patience_s` | -               | no         | no         | -         |
+    | it has waited, or they were away, for less   | -               | no         | no         | -         |
+    |   than `patience_s`                          |                 |            |            |           |
     | it would open a session that it is not worth | -               | no         | no         | -         |
     | else                                         | yes             | yes        | yes        | yes       |
 
-    "Soon enough" is before the deadline; without one, within four patiences (normal) or a week (bulk). A session is
+    "Soon enough" is before the deadline; without one, within its patience (normal) or a week (bulk). A session is
     worth it for three quarters of the step that it opens, or when patience ran out.
     """
     precedence, urgent = work.precedence, work.precedence <= Precedence.PRIORITY
@@ -143,7 +142,10 @@ def decide(
         if expected is not None and expected <= horizon_s:
             name = next(each.name for each in cheaper if each.contact_s == expected)
             return _refuse(Reason.CONTACT, link, precedence, other=name, in_s=expected)
-        waited_s = min(each.unusable_s for each in cheaper)
+        outage_s = min(each.unusable_s for each in cheaper)
+        # A link that has been away for long is not waited for by everything that comes up meanwhile; one that flaps
+        # is not waited for by what has waited long enough.
+        waited_s = max(outage_s, work.waited_s)
         if waited_s < patience_s:
             return _refuse(Reason.CHEAPER, link, precedence, other=cheaper[0].name, in_s=patience_s - waited_s)
     if link.opens_session and work.waiting_bytes < _FULL_STEP * link.step_bytes and work.waited_s < patience_s:
@@ -159,7 +161,7 @@ def may_carry(link: LinkView, links: Sequence[LinkView], precedence: Precedence,
 def _horizon_s(work: Work, patience_s: float) -> float:
     if work.slack_s is not None:
         return work.slack_s
-    return BULK_HORIZON_S if work.precedence is Precedence.BULK else max(0.0, _PATIENCES * patience_s - work.waited_s)
+    return BULK_HORIZON_S if work.precedence is Precedence.BULK else max(0.0, patience_s - work.waited_s)
 
 
 def _refuse(

@@ -76,6 +76,8 @@ class Purses:
         self._settings = Settings(database)
         self._asking_from: dict[str, int] = {}
         self._periods: dict[str, int] = {}
+        self._opened_under: dict[str, str] = {}
+        self._doubts: dict[str, int] = {}
         self._undated: dict[str, bool] = defaultdict(lambda: True)  # what is booked may belong to a later period
         self._dated: dict[str, bool] = defaultdict(bool)  # the clock has been known since the last time it was not
         self.accounts = Accounts(database)
@@ -271,7 +273,10 @@ class Purses:
         self._undated[link], self._dated[link] = now.undated, not now.undated
 
     def _rule(self, link: str) -> str:
-        return (self._settings.get(_RULE + link) or b"").decode()
+        known = self._opened_under.get(link)
+        if known is None:
+            known = self._opened_under[link] = (self._settings.get(_RULE + link) or b"").decode()
+        return known
 
     def _set_period(self, link: str, period: int) -> None:
         self._settings.put_int(f"{_PERIOD}:{link}", period)
@@ -306,6 +311,7 @@ class Purses:
                     self._mark(account, period, new)
                 self._set_period(link, period)
                 self._settings.put(_RULE + link, self.rules.get(link, self._rule(link)).encode())
+                self._opened_under.pop(link, None)
                 if doubt:
                     still = doubt == _UNTIL_DATED or (carries and doubt == last)
                     self._set_doubt(link, period if still else 0)
@@ -332,6 +338,12 @@ class Purses:
         return bool(doubt) and doubt in (_UNTIL_DATED, self.period(link))
 
     def _doubt(self, link: str) -> int:
+        known = self._doubts.get(link)
+        if known is None:
+            known = self._doubts[link] = self._stored_doubt(link)
+        return known
+
+    def _stored_doubt(self, link: str) -> int:
         own = self._settings.get(f"{_DOUBT}:{link}")
         if own is not None:
             return int.from_bytes(own, "big", signed=True)
@@ -340,6 +352,7 @@ class Purses:
 
     def _set_doubt(self, link: str, doubt: int) -> None:
         self._settings.put_int(f"{_DOUBT}:{link}", doubt)
+        self._doubts.pop(link, None)
 
     def reconcile(self, link: str, spent: Spent) -> None:
         """Take what is known from elsewhere to be spent on a link in the open period; this ends a doubt."""

@@ -46,8 +46,8 @@ _REST_S: Final = 300
 _OVERHEAD: Final = 60
 _ANSWER: Final = 90
 _PIECE: Final = 1_100
-# What each precedence is promised: minutes for what is urgent, four hours for telemetry, a week for content.
-_DEADLINES: Final = {_FLASH: 300, _PRIORITY: 900, _NORMAL: 4 * HOUR_S, _BULK: 7 * _DAY_S}
+# What each precedence is promised: two minutes for what goes at once, four hours for telemetry, five days for content.
+_DEADLINES: Final = {_FLASH: 120, _PRIORITY: 120, _NORMAL: 4 * HOUR_S, _BULK: 5 * _DAY_S}
 _PATIENCE_S: Final = 4 * HOUR_S - 900
 _SAT = Tariff(
     "sat", "USD", 5_000, 20, BillingStep.SESSION, 500, session_idle_s=60, billing_day=5, zone="Africa/Nairobi"
@@ -206,8 +206,8 @@ class _Truck:
     def _send(self, link: _Link, item: _Item) -> bool:
         try:
             charge = link.spending.open(item.precedence, "bench", request_bytes=item.size, answer_bytes=_ANSWER)
-        except BudgetExceededError:
-            self.choice.purses.refused(link, item.precedence, flying=False)
+        except BudgetExceededError as failure:
+            self.choice.purses.refused(link, item.precedence, failure, flying=False)
             return False
         is_up = link.is_up(self.clock.now)
         self._datagram(link, charge, Direction.SENT, item.size + _OVERHEAD)

@@ -11,7 +11,7 @@ import pytest
 
 from edge.linkbudget import LinkBudget, apply_terms, caps_of
 from edge.reasons import describe, explain
-from edge.spending import Spending, take_account
+from edge.spending import Spending, doubted, take_account
 from protocol.billing import Place
 from protocol.numbers import Precedence
 from protocol.refusals import Reason, RefusedByBudgetError
@@ -154,6 +154,11 @@ def test_the_gateways_account_of_the_month_is_taken_for_periods_that_began_in_it
     truck.ledger.doubt()
     assert "not known" in truck.why(NORMAL)
     assert not take_account([truck.budget], (("sat", 0, 8_000),))  # the period began in November
+    november = int(at("2026-11-15T00:00"))
+    assert doubted([truck.budget]) == (True, november)
+    assert not take_account([truck.budget], (("sat", 0, 8_000),), november + 1)
+    assert take_account([truck.budget], (("sat", 0, 8_000),), november)
+    assert doubted([truck.budget]) == (False, None)
     truck.now = at("2026-12-20T12:00")
     truck.exchange(FLASH, 100, 100)
     truck.ledger.doubt()

@@ -141,7 +141,8 @@ async def test_a_running_daemon_takes_records_and_events_and_tells_its_state(rig
     as_json = json.loads((await ask("status", "--json", "--config", config)).stdout)
     assert as_json["truck"] == "ke-arrow"
     links = await ask("linkcheck", "--config", config)
-    assert re.match(r"lte: works, round trip \d+ ms, loss 0%, heard \d+ s ago\n  tariff ", links.stdout)
+    assert re.match(r"lte: works, round trip \d+ ms, loss \d+%, heard \d+ s ago\n  tariff  free\n", links.stdout)
+    assert re.search(r"\n  spent   [0-9.]+ k?B, 0.00 USD; no cap\n", links.stdout)
     assert json.loads((await ask("linkcheck", "--json", "--config", config)).stdout)[0]["name"] == "lte"
 
 

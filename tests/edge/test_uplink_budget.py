@@ -8,8 +8,10 @@ import time
 import pytest
 
 from edge.config import LinkSettings
+from protocol.documents import LinkConfig
 from protocol.numbers import ParcelKind, Precedence
-from tests.edge.rig import Rig, Wire, arrived, queued, send, settled
+from protocol.tariffs import Budget, Tariff
+from tests.edge.rig import Rig, Wire, arrived, queued, send, settled, until
 
 
 async def quiet(wire: Wire) -> None:
@@ -86,3 +88,34 @@ async def test_every_parcel_kind_names_its_cause_in_the_ledger(rig: Rig) -> None
     causes = {each.cause for each in edge.ledger.totals()}
     assert {"hello", "handshake", "event", "batch", "schema"} <= causes
     assert {kind.name.lower() for kind in ParcelKind} >= causes - {"hello", "handshake", "document"}
+
+
+async def test_a_signed_tariff_is_billed_its_budget_of_money_kept_and_its_reasons_told(rig: Rig) -> None:
+    wire = await rig.wire()
+    edge = await rig.start(await rig.join(), LinkSettings(name="sat", gateways=(wire.address,)))
+    await settled(edge)
+    tariff = Tariff("sat", "USD", 5_000, billing_day=15, zone="Africa/Nairobi")
+    budget = Budget("sat", None, 100, 0, 20)  # 0.100 USD, 0.020 of it for flash
+    await rig.hub.accept(
+        rig.hub.signers.config(1, links=(LinkConfig("sat", 5_000_000),), tariffs=(tariff,), budgets=(budget,))
+    )
+    await send(edge, "nudge")
+    await until(lambda: edge.budgets["sat"].terms.tariff == tariff)
+    free_bytes = edge.ledger.booked("sat")  # before the tariff was known, nothing had a price
+    for number in range(80):
+        await edge.recorder.event(f"event.{number}", Precedence.NORMAL, (("text", "x" * 200),))
+    await quiet(wire)
+    # What got no answer in time is settled when none can come any more.
+    await until(lambda: edge.ledger.booked("sat") == wire.total_bytes, within_s=90)
+    spent = edge.ledger.booked_nano("sat")
+    assert 40_000_000 < spent <= 80_000_000
+    assert spent == (wire.total_bytes - free_bytes) * 5_000
+    assert await queued(edge) > 0
+    link = edge.situation.status().links[0]
+    waits = {each.precedence: each for each in link.waits}
+    assert "flash" not in waits
+    assert waits["normal"].reason == "reserve"
+    assert "of 0.10 USD left are flash's reserve; new period on 15 " in waits["normal"].text
+    assert waits["normal"].text.endswith("00:00 Africa/Nairobi")
+    assert link.tariff == "5.00 USD/MB, month from 15 (Africa/Nairobi)"
+    assert link.spent_money.endswith(" USD")

@@ -11,11 +11,13 @@ import msgspec
 import pytest
 from aiocoap.numbers import codes
 
+from gateway.budgets import month_of
 from protocol import cbor, cose
 from protocol.documents import Delegation, Desired, parse_document
-from protocol.messages import PackOffer, PackRequest, PiecesRequest, Receipt, Upload
-from protocol.numbers import PIECE_BYTES, DocumentKind, Outcome, ParcelKind
+from protocol.messages import Ack, PackOffer, PackRequest, PiecesRequest, Receipt, Upload
+from protocol.numbers import PIECE_BYTES, DocumentKind, Outcome, ParcelKind, Precedence
 from store.fleet.errors import EnrolmentReason
+from store.fleet.records import Direction, LedgerEntry
 from tests.gateway.coapside import (
     ScriptedTruck,
     Side,
@@ -60,6 +62,32 @@ async def test_an_upload_is_stored_and_acknowledged(session: ScriptedTruck) -> N
 
 async def test_time_is_told_when_it_is_asked_for(side: Side, session: ScriptedTruck) -> None:
     assert (await session.upload(ask_time=True)).time_s == NOW_S
+
+
+async def test_what_was_spent_is_told_of_this_month_or_since_an_earlier_beginning(
+    side: Side, session: ScriptedTruck
+) -> None:
+    day_ms = 86_400_000
+    for days_ago, size in ((1, 100), (40, 3_000), (90, 50_000)):
+        at_ms = NOW_MS - days_ago * day_ms
+        await side.fleet.ledger_add(
+            [LedgerEntry(session.name, "lte", Precedence.NORMAL, "batch", Direction.UP, at_ms, size, 1)]
+        )
+    month_s = month_of(NOW_MS)[0] // 1000
+
+    async def told(since_s: int | None) -> tuple[int, int | None]:
+        asked = Upload(ask_spent=True, spent_since_s=since_s).encode()
+        ack = Ack.decode((await session.ask("u", asked)).payload)
+        assert ack.spent is not None
+        return sum(flash + other for link, flash, other in ack.spent if link == "lte"), ack.spent_since_s
+
+    this_month = 100 if NOW_MS - day_ms >= month_s * 1000 else 0
+    assert await told(None) == (this_month, None)
+    assert await told(NOW_S) == (this_month, month_s)  # never less than was asked for before
+    earlier_s = NOW_S - 41 * 86_400
+    assert await told(earlier_s) == (3_100, earlier_s)
+    assert await told(0) == (3_100, NOW_S - 62 * 86_400)
+    assert (await session.upload()).spent is None
 
 
 async def test_a_hello_notes_where_the_truck_was_heard(side: Side, session: ScriptedTruck) -> None:

@@ -57,7 +57,7 @@ def test_what_can_wait_waits_for_the_free_window_of_its_link() -> None:
     assert reason(night, [night], Work(BULK)) is Reason.FREE_WINDOW
     assert reason(night, [night], Work(BULK, deadline_s=4 * HOUR_S)) is None
     assert reason(night, [night], Work(NORMAL)) is None  # longer than its patience
-    assert reason(replace(night, cheaper_s=HOUR_S / 2), [night], Work(NORMAL)) is Reason.FREE_WINDOW
+    assert reason(replace(night, cheaper_s=PATIENCE_S / 2), [night], Work(NORMAL)) is Reason.FREE_WINDOW
     assert reason(replace(night, price=0.0), [night], Work(BULK)) is None  # it is free already
 
 

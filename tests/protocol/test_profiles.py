@@ -27,6 +27,10 @@ def test_a_visit_that_was_seen_twice_is_expected() -> None:
     assert next_contact_s(visits(2), MONDAY_S, utc, 7 * 86_400) == THURSDAY_NOON_H * HOUR_S
     assert next_contact_s(visits(4), MONDAY_S + 900, utc, 7 * 86_400) == THURSDAY_NOON_H * HOUR_S - 900
     assert next_contact_s(visits(2), MONDAY_S, utc, 2 * 86_400) is None
+    noon_s = MONDAY_S + THURSDAY_NOON_H * HOUR_S
+    assert next_contact_s(visits(2), noon_s + 60, utc, 7 * 86_400) == 600
+    assert next_contact_s(visits(2), noon_s + 2 * HOUR_S - 60, utc, 7 * 86_400) == 60
+    assert next_contact_s(visits(2), noon_s + 2 * HOUR_S, utc, 7 * 86_400) == 166 * HOUR_S
 
 
 def test_a_visit_that_stopped_is_forgotten_after_two_weeks() -> None:
