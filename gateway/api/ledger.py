@@ -7,6 +7,7 @@ are made here, after each line has its price: links and trucks have different on
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, Literal
 
 from msgspec import Meta
@@ -26,7 +27,7 @@ from gateway.api.shapes import (
     millis,
 )
 from gateway.api.trucks import known_truck
-from gateway.budgets import month_of, price_milli
+from gateway.budgets import month_of
 from gateway.fleetbudgets import config_of
 from gateway.terms import links_of, terms_of
 from protocol.billing import NANO_IN_MILLI
@@ -123,47 +124,56 @@ async def _ledger(call: Call, truck: str | None, query: LedgerQuery) -> LedgerPa
         # Only what is shown needs its price looked up.
         page, count = await _priced(call, sums[at : at + query.served]), len(sums)
     else:
-        lines = merged(await _priced(call, sums), by)
-        page, count = lines[at : at + query.served], len(lines)
+        merged = added_up(await _priced(call, sums), by)
+        page, count = merged[at : at + query.served], len(merged)
     return LedgerPage(
         since_ms=since_ms,
         until_ms=until_ms,
         total_bytes=sum(each.bytes for each in sums),
-        items=page,
+        items=[_line(each, by) for each in page],
         next=str(at + query.served) if at + query.served < count else None,
     )
 
 
-async def _priced(call: Call, sums: Sequence[LedgerSum]) -> list[LedgerLine]:
+async def _priced(call: Call, sums: Sequence[LedgerSum]) -> list[LedgerSum]:
+    """Return sums with their money: as it was counted, or else at the price of now; None where nobody knows it."""
     prices = await _prices(call, {each.truck for each in sums if each.money_nano is None})
-    return [_line(each, prices.get((each.truck, each.link))) for each in sums]
+    priced = []
+    for each in sums:
+        tariff = prices.get((each.truck, each.link))
+        if each.money_nano is None and tariff is not None:
+            nano = each.billed_bytes * tariff.price_per_mb_milli
+            each = replace(each, money_nano=nano, currency=tariff.currency)
+        priced.append(each)
+    return priced
 
 
-def merged(lines: Sequence[LedgerLine], by: frozenset[str]) -> list[LedgerLine]:
-    """Return lines added up by fewer columns, each currency apart; bytes without a price make a line without one."""
-    sums: dict[tuple[object, ...], LedgerLine] = {}
-    for each in lines:
-        kept = {name: getattr(each, name) if name in by else None for name in COLUMNS if name != "day"}
-        key = (each.start_ms, *kept.values(), each.currency)
-        before = sums.get(key)
-        money = each.money_milli
-        if before is not None and money is not None:
-            money += before.money_milli or 0
-        sums[key] = LedgerLine(
-            **kept,
-            bytes=each.bytes + (0 if before is None else before.bytes),
-            datagrams=each.datagrams + (0 if before is None else before.datagrams),
-            billed_bytes=each.billed_bytes + (0 if before is None else before.billed_bytes),
-            money_milli=money,
-            currency=each.currency,
-            start_ms=each.start_ms,
-        )
+def added_up(sums: Sequence[LedgerSum], by: frozenset[str]) -> list[LedgerSum]:
+    """Return sums by fewer columns, each currency apart; bytes without a price make a line without one.
 
-    def place(each: LedgerLine) -> tuple[object, ...]:
-        texts = (each.truck, each.link, each.precedence, each.cause, each.direction, each.currency)
-        return (each.start_ms or 0, *(text or "" for text in texts))
+    Money is rounded once, at the end: a thousandth for each of a hundred small lines would be a hundred of them.
+    """
+    found: dict[tuple[object, ...], LedgerSum] = {}
+    for each in sums:
+        kept = tuple(getattr(each, name) if name in by else None for name in COLUMNS if name != "day")
+        key = (each.start_ms, *kept, each.currency, each.money_nano is None)
+        before = found.get(key)
+        if before is not None:
+            nano = None if each.money_nano is None else each.money_nano + (before.money_nano or 0)
+            each = replace(
+                each,
+                bytes=each.bytes + before.bytes,
+                datagrams=each.datagrams + before.datagrams,
+                billed_bytes=each.billed_bytes + before.billed_bytes,
+                money_nano=nano,
+            )
+        found[key] = each
 
-    return sorted(sums.values(), key=place)
+    def place(each: LedgerSum) -> tuple[object, ...]:
+        named = tuple(str(getattr(each, name)) if name in by else "" for name in COLUMNS if name != "day")
+        return (each.start_ms or 0, *named, each.currency, each.money_nano is None)
+
+    return sorted(found.values(), key=place)
 
 
 def _position(after: str | None) -> int:
@@ -189,24 +199,19 @@ async def _prices(call: Call, names: set[str]) -> dict[tuple[str, str], Tariff]:
     return found
 
 
-def _line(each: LedgerSum, priced: Tariff | None) -> LedgerLine:
-    if each.money_nano is not None:
-        money_milli: int | None = -(-each.money_nano // NANO_IN_MILLI)
-        currency: str | None = each.currency
-    else:
-        money_milli = None if priced is None else price_milli(each.billed_bytes, priced.price_per_mb_milli)
-        currency = None if priced is None else priced.currency
+def _line(each: LedgerSum, by: frozenset[str]) -> LedgerLine:
+    is_priced = each.money_nano is not None
     return LedgerLine(
-        truck=each.truck,
-        link=each.link,
-        precedence=each.precedence.name.lower(),
-        cause=each.cause,
-        direction=each.direction.value,
+        truck=each.truck if "truck" in by else None,
+        link=each.link if "link" in by else None,
+        precedence=each.precedence.name.lower() if "precedence" in by else None,
+        cause=each.cause if "cause" in by else None,
+        direction=each.direction.value if "direction" in by else None,
         bytes=each.bytes,
         datagrams=each.datagrams,
         billed_bytes=each.billed_bytes,
-        money_milli=money_milli,
-        currency=currency,
+        money_milli=None if each.money_nano is None else -(-each.money_nano // NANO_IN_MILLI),
+        currency=each.currency if is_priced else None,
         start_ms=each.start_ms,
     )
 

@@ -141,7 +141,8 @@ def _gone(link: LinkBudget, now: int) -> str:
     if not _capped(link):
         return "-"
     if link.exhausted_ms is None:
-        return f"lasts ({(link.end_ms - now) // _DAY_MS} days)"
+        hours = max(0, link.end_ms - now) // 3_600_000
+        return f"lasts ({hours // 24} days)" if hours >= 48 else f"lasts ({hours} h)"
     if link.exhausted_ms <= now:
         return "now"
     left = (link.exhausted_ms - now) / _DAY_MS
