@@ -7,7 +7,7 @@ import pytest
 from protocol.numbers import Precedence
 from store.fleet.evidence import DAY_MS, HOUR_MS
 from store.fleet.fleet import FleetStore
-from store.fleet.records import DayUse, Direction, LedgerEntry, LedgerSource
+from store.fleet.records import Contacts, DayUse, Direction, LedgerEntry, LedgerSource
 
 ENTRY = LedgerEntry("ke-arrow", "sat", Precedence.NORMAL, "upload", Direction.UP, 5, 612, 1, 640, 40, "USD")
 
@@ -69,3 +69,11 @@ async def test_days_and_spans_have_what_each_link_used_and_was_billed(fleet: Fle
 async def test_money_without_a_currency_is_refused(fleet: FleetStore) -> None:
     with pytest.raises(ValueError, match="currency"):
         await fleet.ledger_add([replace(ENTRY, currency="")])
+
+
+async def test_contacts_are_the_hours_of_a_link_and_its_best_hour_of_content(fleet: FleetStore) -> None:
+    content = replace(ENTRY, cause="content", direction=Direction.DOWN, bytes=5_000)
+    await fleet.ledger_add([ENTRY, content, replace(content, at_ms=HOUR_MS), replace(content, at_ms=HOUR_MS)])
+    await fleet.ledger_add([replace(ENTRY, link="lte", at_ms=2 * HOUR_MS), replace(ENTRY, truck="tz-arrow")])
+    found = await fleet.ledger_contacts("ke-arrow", 0, DAY_MS)
+    assert found == {"sat": Contacts(2, 10_000), "lte": Contacts(1, 0)}
