@@ -10,6 +10,7 @@ from typing import Any
 
 from protocol import cose
 from protocol.documents import Addressee, LinkConfig
+from protocol.tariffs import BillingStep, Budget, Tariff
 from tests.sim import images
 from tests.sim.checks import Checks
 from tests.sim.history import CheckFailed
@@ -310,14 +311,13 @@ class Faults:
         async with self._gateway_lock:
             office = self.world.office
             sat = seed.choice((100_000, 400_000, 2_000_000))
-            links = (LinkConfig("sat", sat, sat // 10, 5_000_000), LinkConfig("lte", 50_000_000, 100_000, 10_000))
             trucks = tuple(sorted(seed.sample(sorted(self.world.trucks), min(8, len(self.world.trucks)))))
             signed = office.signers.config(
                 office.next_version("config"),
                 trucks=trucks,
-                links=links,
                 batch_age_s=seed.choice((600, 7_200, 40_000)),
                 confirm_within_s=seed.choice((None, None, 3_600)),
+                **(_tariffs(seed, sat) if seed.random() < 0.5 else _links(sat)),
             )
             await self._push(f"a config for {len(trucks)}", signed)
 
@@ -348,3 +348,24 @@ class Faults:
             await self._push("a root", self.world.office.rotate_root(cose.SigningKey(seed.randbytes(32))))
             office = self.world.office
             await self._push("a delegation", office.signers.delegation(office.next_version("delegation")))
+
+
+def _links(sat: int) -> dict[str, Any]:
+    """Return budgets of bytes a month, as a config states them in short."""
+    return {"links": (LinkConfig("sat", sat, sat // 10, 5_000_000), LinkConfig("lte", 50_000_000, 100_000, 10_000))}
+
+
+def _tariffs(seed: random.Random, sat: int) -> dict[str, Any]:
+    """Return the same budgets with tariffs: other days on which a period begins, and steps that round up."""
+    day = seed.choice((1, 1, 15, 28))
+    steps = {"step": BillingStep.DATAGRAM, "step_bytes": seed.choice((1, 100))}
+    return {
+        "tariffs": (
+            Tariff("sat", price_per_mb_milli=5_000_000, billing_day=day, **steps),
+            Tariff("lte", price_per_mb_milli=10_000),
+        ),
+        "budgets": (
+            Budget("sat", bytes_max=sat, reserve_bytes=sat // 10),
+            Budget("lte", bytes_max=50_000_000, reserve_bytes=100_000),
+        ),
+    }

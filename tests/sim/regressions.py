@@ -37,14 +37,16 @@ REGRESSIONS: tuple[Regression, ...] = (
     ),
     Regression(
         "a rotted frame of the write-ahead log undoes the commits behind it, and a row comes twice",
-        seed=2,
-        troubles={"bit_rot": 1.0, "power_cut": 1.0, "outage": 1.0},
+        seed=9,
+        days=3.0,
+        troubles={"bit_rot": 0.7, "power_cut": 0.7, "outage": 1.0},
         is_quick=True,
     ),
     Regression(
         "a wrong clock has the copies thrown away that a restored gateway needs again",
-        seed=3,
-        troubles={"gateway_skew": 1.0, "power_cut": 1.0, "gateway_restore": 2.0, "full_disk": 2.0},
+        seed=2,
+        days=3.0,
+        troubles={"gateway_skew": 0.7, "power_cut": 0.7, "gateway_restore": 1.5},
         is_quick=True,
     ),
 )
