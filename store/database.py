@@ -22,7 +22,8 @@ from typing import Any, Final, Self
 
 from sqlite_utils import Database as SqliteDatabase
 
-from store import identity, incidents, rowhash, salvage, walchain
+from store import damage, identity, incidents, rowhash, salvage, walchain
+from store.damage import ERRORS, DamageError, as_damage, is_passing, require_schema
 from store.errors import SchemaTooNewError, StoreError, StoreFailedError
 from store.lock import FileLock
 from store.schema import Schema
@@ -36,12 +37,6 @@ SQLITE_MIN: Final = (3, 37, 0)  # STRICT tables
 WAL_RESET_FIXED: Final = (3, 51, 3)
 SCHEMA_FLOOR: Final = "schema-floor"  # the setting below which schema numbers may have been given and forgotten
 _SYNCHRONOUS_FULL: Final = 2
-_CORRUPT, _NOT_A_DATABASE = 11, 26
-# A disk that is full, that takes no write or is gone for now, has damaged nothing: SQLITE_BUSY, _LOCKED, _NOMEM,
-# _READONLY, _IOERR, _FULL, _CANTOPEN. But of the errors of input and output some say that a page cannot be read, and
-# never will: SQLITE_IOERR_READ, _SHORT_READ, _CORRUPTFS, _DATA.
-_PASSING = frozenset({5, 6, 7, 8, 10, 13, 14})
-_UNREADABLE = frozenset({266, 522, 8_458, 8_202})
 
 Entropy = Callable[[int], bytes]
 Params = Mapping[str, Any]
@@ -65,10 +60,6 @@ class Check:
     pages_max: int
     wal_bytes: int
     damage: tuple[str, ...]
-
-
-class DamageError(Exception):
-    """The file is not a sound database of ours; opening answers it by moving the file aside."""
 
 
 class Database:
@@ -121,9 +112,9 @@ class Database:
             # A file that is larger than its share keeps its size: SQLite answers with that, and admission stays shut.
             self._pragma("max_page_count", (self.share_bytes - wal_bytes) // self.value("PRAGMA page_size"), None)
             self._inode = self.path.stat().st_ino
-        except sqlite3.DatabaseError as error:
+        except ERRORS as error:
             connection.close()
-            raise _as_damage(error) from error
+            raise as_damage(error) from error
         except StoreError:
             connection.close()
             raise
@@ -149,13 +140,7 @@ class Database:
 
     def damage(self) -> tuple[str, ...]:
         """Return what quick_check and the row-hash scan find wrong, one line each; empty when all is well."""
-        found = [line for (line,) in self.rows("PRAGMA quick_check(10)") if line != "ok"]
-        if found:
-            return tuple(found)
-        for table in self.tables():
-            bad = self.rows(f"SELECT rowid FROM {table} WHERE {rowhash.COLUMN} IS NOT {self.hash_of(table)} LIMIT 10")
-            found += [f"{table}: the hash of row {rowid} does not hold" for (rowid,) in bad]
-        return tuple(found)
+        return damage.find(self)
 
     def check(self) -> Check:
         """Return the state of the file and of the SQLite library that serves it."""
@@ -288,18 +273,6 @@ class Database:
         self._lock.release()
 
 
-def _as_damage(error: sqlite3.DatabaseError) -> Exception:
-    code = getattr(error, "sqlite_errorcode", 0)
-    if code & 0xFF in (_CORRUPT, _NOT_A_DATABASE) or code in _UNREADABLE:
-        return DamageError(str(error))
-    return DamageError(str(error)) if "malformed" in str(error) or "not a database" in str(error) else error
-
-
-def _is_passing(error: sqlite3.DatabaseError) -> bool:
-    code = getattr(error, "sqlite_errorcode", 0)
-    return code & 0xFF in _PASSING and code not in _UNREADABLE
-
-
 def open_database(
     path: Path,
     *,
@@ -334,20 +307,7 @@ def _open_or_replace(database: Database, now_s: int) -> None:
     mended = walchain.mend(database.path.with_name(database.path.name + "-wal"), PAGE_BYTES)
     try:
         database.connect()
-        try:
-            database.refuse_newer()
-            damage = database.damage()
-        except sqlite3.DatabaseError as error:
-            # Generic errors inside a scan are values that do not even decode.
-            if _is_passing(error):
-                raise
-            raise DamageError(str(error)) from error
-        if mended is not None and mended.rotted:
-            # A page whose last writing rotted may be there as it was before, which no hash tells from the truth.
-            damage = f"{mended.rotted} frames of the WAL have rotted", *damage
-        if damage:
-            raise DamageError("; ".join(damage))
-        database.migrate()
+        _examine(database, 0 if mended is None else mended.rotted)
         if mended is not None:
             incidents.record(database, "store.log-mended", {"frames": mended.repaired}, now_s)
         with suppress(sqlite3.OperationalError):  # what a life before left behind the log's end could be taken for ours
@@ -362,6 +322,25 @@ def _open_or_replace(database: Database, now_s: int) -> None:
         incidents.record(database, "store.damaged", {"aside": aside.name, "damage": str(error)[:200]}, now_s)
     # A cut between moving aside and carrying over leaves a file that the next opening still carries over.
     salvage.carry_over(database, now_s)
+
+
+def _examine(database: Database, rotted: int) -> None:
+    """Raise `DamageError` for a file that is not sound, and bring a sound one up to this version."""
+    try:
+        database.refuse_newer()
+        found = database.damage()
+        if rotted:
+            # A page whose last writing rotted may be there as it was before, which no hash tells from the truth.
+            found = f"{rotted} frames of the WAL have rotted", *found
+        if found:
+            raise DamageError("; ".join(found))
+        database.migrate()
+        require_schema(database)
+    except ERRORS as error:
+        # Generic errors are values that do not even decode, and a list of migrations that is not the truth.
+        if is_passing(error):
+            raise
+        raise DamageError(str(error)) from error
 
 
 def _settle_identity(database: Database, now_s: int, host: bytes) -> None:

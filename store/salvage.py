@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from store import incidents, rowhash
 from store.asides import asides_of, next_aside, prune_asides
+from store.damage import ERRORS
 from store.files import publish, sync_folder
 
 if TYPE_CHECKING:
@@ -151,5 +152,5 @@ def _sound_rows(aside: Path, table: str, columns: list[str]) -> Iterator[dict[st
                         seen = rowid
                     yield dict(zip(columns, values, strict=True))
                 return
-        except sqlite3.DatabaseError:
+        except ERRORS:
             continue  # SQLite stumbled over damage: come from the other end, or leave the table

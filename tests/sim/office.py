@@ -206,15 +206,19 @@ class Office:
         self.versions[name] = self.versions.get(name, 0) + 1
         return self.versions[name]
 
-    def rotate_root(self, key: cose.SigningKey) -> bytes:
+    def next_root(self, key: cose.SigningKey) -> bytes:
         """Return a new root with another key of its own, signed by the old key and by the new one."""
-        old, self.signers.root = self.signers.root, key
         document = Root(
-            **self.signers.dates(DocumentKind.ROOT, 1 + self.next_version("root")),
+            **self.signers.dates(DocumentKind.ROOT, 2 + self.versions.get("root", 0)),
             root=RoleKeys(1, (key.public,)),
             gateway=RoleKeys(1, (self.signers.gateway.public,)),
         )
-        return sign_document(document, [old, key])
+        return sign_document(document, [self.signers.root, key])
+
+    def root_is(self, key: cose.SigningKey) -> None:
+        """Sign with another root key from now on."""
+        self.signers.root = key
+        self.next_version("root")
 
     async def code(self, truck: str, group: str = "kenya") -> JoinCode:
         """Make an enrolment code."""
@@ -226,9 +230,9 @@ class Office:
         )
         return read_join_code(self.gateway.join_code(truck, secret))
 
-    async def publish(self, files: dict[str, bytes], *, name: str = "maths") -> bytes:
-        """Push a bundle; return its manifest's digest."""
+    def make_manifest(self, files: dict[str, bytes], *, name: str = "maths") -> bytes:
+        """Bring the files of a bundle to the gateway; return its signed manifest."""
         blobs = BlobStore(self.folder / "blobs")
         for data in files.values():
             blobs.write(hashlib.sha256(data).digest(), [data])
-        return await self.accept(self.signers.manifest(files, version=self.next_version(f"bundle {name}"), name=name))
+        return self.signers.manifest(files, version=self.next_version(f"bundle {name}"), name=name)

@@ -49,4 +49,9 @@ REGRESSIONS: tuple[Regression, ...] = (
         troubles={"gateway_skew": 0.7, "power_cut": 0.7, "gateway_restore": 1.5},
         is_quick=True,
     ),
+    Regression(
+        "a rotted name in a database's schema ends every start of the daemon",
+        seed=25,
+        troubles={"bit_rot": 0.7, "power_cut": 0.7, "outage": 1.0, "weather": 0.3, "config": 1.0},
+    ),
 )

@@ -1,6 +1,7 @@
 """A damaged file is set aside, never deleted, and its sound rows are carried over."""
 
 import os
+import random
 import shutil
 import sqlite3
 from pathlib import Path
@@ -139,3 +140,19 @@ def test_a_disk_that_takes_nothing_now_is_no_damage(
     second = opened()
     assert Settings(second).get("kept") == b"1"
     assert not list(tmp_path.glob("*.corrupt-*"))
+
+
+def test_whatever_byte_of_the_schemas_page_has_rotted_the_database_opens(opened, tmp_path: Path) -> None:
+    first = opened()
+    Settings(first).put("kept", b"1")
+    first.close()
+    whole = (tmp_path / "state.db").read_bytes()
+    seed = random.Random(1)
+    for number, at in enumerate(seed.sample(range(100, 4096), 60)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        # No byte of UTF-8 stands beside this one: an error that quotes it does not even decode.
+        (folder / "state.db").write_bytes(whole[:at] + b"\xcc" + whole[at + 1 :])
+        database = open_database(folder / "state.db", schema=STATE, share_bytes=8 << 20)
+        assert not database.damage()
+        database.close()
