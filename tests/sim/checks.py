@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from typing import Any
 
 from gateway.telemetry import SchemaCache
+from protocol.documents import Desired, parse_document
 from protocol.messages import Ack
 from protocol.numbers import DocumentKind
 from store.fleet.evidence import BatchState
@@ -359,6 +360,12 @@ class Checks:
         if edge.trust.root.version != root.version:
             raise self._fail(truck.machine, f"root {root.version} is wanted, {edge.trust.root.version} is trusted")
         config = await gateway.fleet.newest_config(truck.name, "kenya")
+        desired = await gateway.fleet.desired(truck.name)
+        assert desired is not None
+        # One whose signer's key was rotated away is withheld until somebody signs it again.
+        named = {each.digest for each in parse_document(desired.signed, Desired)[0].entries}
+        if config is not None and config.digest not in named:
+            return
         if config is not None and edge.configurator.applied_version not in (config.version, None):
             rejected = edge.configurator._rejected
             if config.digest not in rejected:

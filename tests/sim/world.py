@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.config import LinkSettings
+from store.errors import CommitUnknownError, StoreFailedError
 from tests.gateway.fleets import NOW_S
 from tests.sim.disk import PowerCut
 from tests.sim.history import CheckFailed, History
@@ -75,8 +76,9 @@ class World:
         self.failure = self.failure or self.history.fail(machine, problem)
 
     def caught_nowhere(self, error: BaseException | None) -> None:
-        """Note what no code has caught; when the power goes, that may be anything."""
-        if isinstance(error, Exception) and not isinstance(error.__context__, PowerCut):
+        """Note what no code has caught; whoever waited for a disk is gone when that fails, or when the power goes."""
+        of_a_disk = isinstance(error, CommitUnknownError | StoreFailedError)
+        if isinstance(error, Exception) and not of_a_disk and not isinstance(error.__context__, PowerCut):
             self.unexpected.append(repr(error))
 
     def add_truck(
