@@ -74,6 +74,7 @@ class Forks:
         step = f"an old image was put back, or a clone: if one is not yours, digitruck revoke {state.truck}"
         note = AlarmNote(CLONE_RULE, state.truck, "", "critical", text, step)
         await self._fleet.settle_alarms(CLONE_RULE, [note], now_ms, truck=state.truck)
+        await self._fleet.forget_report(state.truck)
 
 
 def _recorded_ms(item: IngestItem) -> int:

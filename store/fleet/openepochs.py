@@ -6,14 +6,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, func, select, update
+from sqlalchemy import Connection, Delete, Row, bindparam, delete, func, select, update
 
+from protocol.numbers import DocumentKind
 from store.fleet.columns import signed64
 from store.fleet.database import Database
 from store.fleet.evidence import EpochState, IngestItem, IngestStatus, TombstonePart
 from store.fleet.manyrows import ManyRows
 from store.fleet.sequences import SequenceSet, ranges_from_text, ranges_to_text
-from store.fleet.tables import epochs
+from store.fleet.tables import epochs, holdings
 
 Key = tuple[str, int]
 _NAMES = ("of_truck", "of_epoch", "cumulative", "ranges", "tombstoned", "last_ms")
@@ -175,3 +176,13 @@ def _start(database: Database, connection: Connection, missing: list[Key], times
     rows.sort(key=lambda row: (row["truck"], row["epoch"]))
     # Another process may have started the same epoch a moment ago: then its row is the one.
     connection.execute(database.insert(epochs).on_conflict_do_nothing(), rows)
+    again = sorted({truck for truck, _ in missing if last[truck] > 1})
+    if again:
+        # What the truck reported in another epoch may be gone from its disk with the rest: it is asked once more.
+        connection.execute(report_of(again))
+
+
+def report_of(names: Iterable[str]) -> Delete:
+    """Return the statement that forgets which desired state trucks reported, so that it is named to them again."""
+    of_desired = holdings.c.document == int(DocumentKind.DESIRED)
+    return delete(holdings).where(holdings.c.truck.in_(sorted(names)), of_desired)

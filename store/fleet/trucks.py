@@ -15,6 +15,7 @@ from store.fleet import audit
 from store.fleet.database import Executes, FleetPart, Transaction
 from store.fleet.errors import UnknownTruckError
 from store.fleet.limits import PAGE_MAX
+from store.fleet.openepochs import report_of
 from store.fleet.records import HoldingRecord, TruckKeyRecord, TruckRecord
 from store.fleet.tables import contexts, desired_states, enrolments, holdings, truck_keys, trucks
 
@@ -119,6 +120,11 @@ class Trucks(FleetPart):
                 TruckKeyRecord(row.truck, row.signing_key, row.credential, row.since_ms, row.until_ms)
                 for row in await connection.execute(query)
             ]
+
+    async def forget_report(self, truck: str) -> None:
+        """Forget which desired state a truck reported: of two computers that are it, one may never have heard of it."""
+        async with self._database.write() as connection:
+            await connection.execute(report_of([truck]))
 
     async def holdings(self, truck: str) -> list[HoldingRecord]:
         """Return what the truck's newest receipts say, one for each kind and name."""

@@ -272,7 +272,8 @@ class Checks:
             lost.append((serial, parcels))
         # A hurt disk excuses what was on it, and only that; what the hurt took must have been told.
         beyond = [each for each in lost if truth.rows_accepted[each[0]] > truck.hurt_at_s]
-        if lost and not beyond:
+        # An image that was put back need not be noticed: nobody knows what came to that disk after it was taken.
+        if lost and truck.rotted and not truck.images and not beyond:
             await self._told(truck, len(lost))
         if beyond:
             serial, parcels = beyond[0]

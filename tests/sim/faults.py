@@ -109,7 +109,7 @@ class Faults:
         async with self._gateway_lock:
             if office.gateway is None:
                 await office.start()
-            for name in self.world.trucks:
+            for name in self._names():
                 await office.tell_truth(name)
         self.world.history.note("world", "all troubles end")
 
@@ -134,6 +134,10 @@ class Faults:
             self.world.failure = self.world.failure or failure
         except Exception as error:
             self.world.fail("world", f"{happen.__name__} ended with {error!r}")
+
+    def _names(self) -> list[str]:
+        """Return the names of all trucks; a copy has that of its truck."""
+        return sorted({each.name for each in self.world.trucks.values()})
 
     def _note(self, what: str, machine: str = "world") -> None:
         self.world.history.note(machine, what)
@@ -189,6 +193,7 @@ class Faults:
 
     async def _bit_rot(self, seed: random.Random, truck: SimTruck) -> None:
         truck.hurt()
+        truck.rotted = True
         truck.cut_power()
         path = truck.disk.root / seed.choice(("state.db", "state.db", "links.db", "state.db-wal"))
         if not path.exists() or not path.stat().st_size:
@@ -290,7 +295,7 @@ class Faults:
 
     async def _lies(self, seed: random.Random) -> None:
         """A stale or stolen gateway hands out a desired state of the past, signed with its own key."""
-        truck = seed.choice(sorted(self.world.trucks))
+        truck = seed.choice(self._names())
         async with self._gateway_lock:
             office = self.world.office
             kept = self._desired[truck]
@@ -319,7 +324,7 @@ class Faults:
         async with self._gateway_lock:
             office = self.world.office
             sat = seed.choice((100_000, 400_000, 2_000_000))
-            trucks = tuple(sorted(seed.sample(sorted(self.world.trucks), min(8, len(self.world.trucks)))))
+            trucks = tuple(sorted(seed.sample(self._names(), min(8, len(self._names())))))
             signed = office.signers.config(
                 office.next_version("config"),
                 trucks=trucks,
@@ -340,7 +345,7 @@ class Faults:
             manifest = await self._push("a manifest", office.make_manifest(files))
             if manifest is None:
                 return
-            to = Addressee(tuple(sorted(self.world.trucks))[:50])
+            to = Addressee(tuple(self._names())[:50])
             signed = office.signers.rollout(manifest, version=office.next_version("rollout"), to=to)
             await self._push(f"a bundle of {sum(map(len, files.values()))} bytes", signed)
 

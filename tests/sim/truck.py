@@ -131,6 +131,7 @@ class SimTruck:
         self.event_every_s = event_every_s
         self.excused = False  # its disk was hurt: what it lost is not this software's fault, but must be told
         self.hurt_at_s = -1.0  # when that was last
+        self.rotted = False
         self.images = 0  # how often an older image was put in its disk's place
         self._restart: asyncio.TimerHandle | None = None
         usual = {"state_mb_max": 16, "batch_age_s": 21_600, "patience_s": 1_800, "retry_s_max": 3_600}

@@ -194,6 +194,17 @@ async def test_a_receipt_of_the_desired_state_shows_on_the_truck(fleet: FleetSto
     assert (await fleet.truck("ke-arrow")).desired_reported == b"d" * 32
 
 
+async def test_a_new_epoch_or_a_fork_asks_for_the_report_once_more(fleet: FleetStore, item: Make) -> None:
+    report = ReceiptPart(DocumentKind.DESIRED, b"d" * 32, Outcome.APPLIED, "ke-arrow", 4)
+    await fleet.ingest([item(1, report)])
+    await fleet.ingest([item(1, EventPart("e", 1), epoch=8)])
+    assert (await fleet.truck("ke-arrow")).desired_reported is None
+    await fleet.ingest([item(2, report, epoch=8), item(3, EventPart("e", 2), epoch=8)])
+    assert (await fleet.truck("ke-arrow")).desired_reported == b"d" * 32
+    await fleet.forget_report("ke-arrow")
+    assert (await fleet.truck("ke-arrow")).desired_reported is None
+
+
 async def test_ingest_notes_when_and_over_what_a_truck_was_heard(fleet: FleetStore, item: Make) -> None:
     await fleet.ingest([item(1, EventPart("e", 1), received_ms=77, link="lte")])
     truck = await fleet.truck("ke-arrow")
