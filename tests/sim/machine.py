@@ -32,6 +32,8 @@ import gateway.daemon
 import gateway.ledger
 import gateway.rollouts
 import gateway.rollups
+import gateway.truckwatch
+import gateway.webhooks
 import store.coapcontext
 import store.coapmeter
 import store.database
@@ -220,6 +222,8 @@ _LONGER = (
     (gateway.ledger, "_FLUSH_S", 3_600.0),
     (gateway.rollouts, "_LOOK_AGAIN_S", 3_600.0),
     (gateway.rollups, "_PAUSE_S", 21_600.0),
+    (gateway.truckwatch, "_PAUSE_S", 21_600.0),
+    (gateway.webhooks, "_SWEEP_S", 21_600.0),
     (store.fleet.changes, "_LOOK_AGAIN_S", 21_600.0),
 )
 

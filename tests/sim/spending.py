@@ -43,6 +43,8 @@ class Spending:
         if carries and last != period:
             for sums in (self.carried, self.unasked):
                 sums[(*key, period)] += sums[(*key, last)]
+            # What was spent was spent under the caps of then.
+            self.caps[(*key, period)] = max(self.caps.get((*key, each), 0) for each in (last, period))
 
     def capped(self, machine: str, link: str, cap_bytes: int | None) -> None:
         """Note the cap under which something was about to be spent."""
@@ -58,7 +60,9 @@ class Spending:
         found = []
         for key, carried in sorted(self.carried.items()):
             machine, link, period = key
-            unasked, cap = self.unasked[key], self.caps.get(key, 0)
+            unasked, cap = self.unasked[key], self.caps.get(key)
+            if cap is None:
+                continue  # nothing was reserved since it began: what came was under way before
             if carried - unasked > cap and not self._world.trucks[machine].excused:
                 found.append(f"{machine} {link} carried {carried} bytes in {period} ({unasked} unasked), of {cap}")
         return found
