@@ -7,9 +7,10 @@ HTTP follows no redirect, takes no compression, and reads no more than was asked
 from __future__ import annotations
 
 import http.client
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -21,6 +22,8 @@ from store.stickfolder import FOLDER, StickError, StickFolder
 from store.stickobjects import ObjectForm, read_chunks
 
 _TIMEOUT_S: Final = 20.0
+_PACE_BYTES_A_S: Final = 20_000  # slower is no classroom's network: who trickles must not hold the desk for ever
+_READ_BYTES: Final = 64 * 1024
 _USER_AGENT: Final = "digitruck-edge"
 
 
@@ -68,7 +71,8 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 class HttpSource:
     """A folder that a web server shows below `url`, such as another truck's classroom service."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise StickError(f"{url} is no address: give http://ADDRESS:PORT of a truck or depot")
@@ -127,10 +131,15 @@ class HttpSource:
         return found
 
     def _read(self, found: http.client.HTTPResponse, count: int) -> bytes:
+        data, end = bytearray(), self._monotonic() + _TIMEOUT_S + count / _PACE_BYTES_A_S
         try:
-            return found.read(count)
+            while len(data) < count and (part := found.read1(min(_READ_BYTES, count - len(data)))):
+                data += part
+                if self._monotonic() > end:
+                    raise StickError(f"{self.name} is too slow: what came is kept; try again nearer to it")
         except (OSError, http.client.HTTPException) as error:
             raise StickError(f"{self.name} broke off ({error}): what came is kept; try again") from error
+        return bytes(data)
 
 
 def open_source(text: str) -> Source:
