@@ -26,6 +26,7 @@ from store.files import sync_folder
 
 _WITH_LOG: Final = ("", "-wal", "-shm")
 KEPT_WORD: Final = "before"  # what a restore replaced stays as NAME.before-N
+_STICK: Final = "stick, made_ms, made_by, expires_ms, key, signed, revoked_ms, imported_ms"
 _TRUCK: Final = "name, group_name, signing_key, credential, kid_cred, enrolled_ms, revoked_ms"
 _KEY: Final = "truck, signing_key, credential, since_ms, until_ms"
 _DOCUMENT: Final = (
@@ -88,11 +89,13 @@ def carry(path: Path, part: Path) -> Carried | None:
             addressed = old.execute("SELECT truck, digest FROM document_trucks").fetchall()
             states = old.execute(f"SELECT {_ROLLOUT}, digest FROM rollout_states").fetchall()  # noqa: S608
             released = old.execute("SELECT digest, truck, stage, released_ms FROM rollout_trucks").fetchall()
+            sticks = old.execute(f"SELECT {_STICK} FROM sticks").fetchall()  # noqa: S608
             heard = old.execute("SELECT coalesce(max(last_heard_ms), 0) FROM trucks").fetchone()[0]
             last = old.execute("SELECT id, hash FROM audit_log ORDER BY id DESC LIMIT 1").fetchone() or (0, bytes(32))
         with contextlib.closing(sqlite3.connect(part)) as copy, copy:
             joined = _carry_trucks(copy, trucks, keys)
             revocations = _carry_revocations(copy, trucks, tokens)
+            _carry_sticks(copy, sticks)
             carried = _carry_documents(copy, documents, addressed)
             _carry_rollouts(copy, states, released)
     except sqlite3.Error:
@@ -108,6 +111,14 @@ def _carry_revocations(
     revoked = [(row[6], row[0], row[2]) for row in trucks if row[6] is not None]
     changed = sum(copy.execute(of_truck, row).rowcount for row in revoked)
     return changed + sum(copy.execute(of_api, row).rowcount for row in tokens)
+
+
+def _carry_sticks(copy: sqlite3.Connection, sticks: list[tuple[object, ...]]) -> None:
+    """Take over couriers' sticks that were made since, and that any was revoked."""
+    again = "revoked_ms = coalesce(sticks.revoked_ms, excluded.revoked_ms), imported_ms = excluded.imported_ms"
+    places = ", ".join("?" * (_STICK.count(",") + 1))
+    insert = f"INSERT INTO sticks ({_STICK}) VALUES ({places}) ON CONFLICT (stick) DO UPDATE SET {again}"  # noqa: S608
+    copy.executemany(insert, sticks)
 
 
 def _carry_trucks(

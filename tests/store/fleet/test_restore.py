@@ -148,3 +148,13 @@ def test_what_does_not_fit_together_leaves_the_copy_as_it_was(part: Path, place:
     before = count(part, "trucks")
     assert carry(place, part) is None
     assert count(part, "trucks") == before
+
+
+def test_a_stick_that_was_lost_since_stays_revoked(part: Path, place: Path) -> None:
+    execute(part, "INSERT INTO sticks VALUES (x'aa', 1, 'ada', 9, NULL, x'00', NULL, NULL)")
+    execute(place, "INSERT INTO sticks VALUES (x'aa', 1, 'ada', 9, NULL, x'00', 7, 6)")
+    execute(place, "INSERT INTO sticks VALUES (x'bb', 2, 'ada', 9, NULL, x'00', 8, NULL)")
+    carry(place, part)
+    with contextlib.closing(sqlite3.connect(part)) as connection:
+        found = connection.execute("SELECT stick, revoked_ms FROM sticks ORDER BY stick").fetchall()
+    assert found == [(b"\xaa", 7), (b"\xbb", 8)]
