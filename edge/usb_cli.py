@@ -158,7 +158,7 @@ TimeoutStartSec=infinity
 ExecStartPre=/bin/mkdir -p {place}
 # FAT knows no owners: it is mounted for the daemon's user. Other file systems take no uid option.
 ExecStartPre=/bin/sh -c 'mount -o {safe},uid={user} /dev/%i {place} || mount -o {safe} /dev/%i {place}'
-ExecStart={command} usb import {place} --if-ours --config {config}
+ExecStart=-{command} usb import {place} --if-ours --config {config}
 ExecStart={command} usb export {place} --if-ours --config {config}
 ExecStopPost=-/bin/umount {place}
 """
