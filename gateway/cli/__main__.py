@@ -17,6 +17,7 @@ from gateway.cli.alarms import alarm
 from gateway.cli.audit import audit
 from gateway.cli.budgets import budget
 from gateway.cli.bundles import bundle
+from gateway.cli.completion import completion
 from gateway.cli.configs import config
 from gateway.cli.console import console
 from gateway.cli.evidence import coverage, events
@@ -56,6 +57,7 @@ _COMMANDS: tuple[click.Command, ...] = (
     alarm,
     webhook,
     report,
+    completion,
     config,
     bundle,
     rollout,

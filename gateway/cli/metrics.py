@@ -17,6 +17,7 @@ from gateway.client import ApiError
 _DASHBOARD = "digitruck-fleet.json"
 _TOKEN = "digitruck.token"  # noqa: S105 - the name of a file
 _SCRAPE = "prometheus.yml"
+_ALERTS = "digitruck-alerts.yml"
 _INTERVAL_S = 30
 
 
@@ -35,7 +36,7 @@ def metrics() -> None:
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--name", default="prometheus", show_default=True, help="The name of the viewer token that is made.")
 def setup(folder: Path, name: str) -> None:
-    """Write into FOLDER a scrape configuration, a viewer token and a Grafana dashboard.
+    """Write into FOLDER a scrape configuration, alert rules, a viewer token and a Grafana dashboard.
 
     The token (0600) lets its holder read, and nothing else; one that is there is kept. Signing in as an admin is needed
     to make one. The dashboard is imported in Grafana under Dashboards, New, Import.
@@ -54,8 +55,10 @@ def setup(folder: Path, name: str) -> None:
                 raise
         write_private(token, made.token.encode())
     write_private(folder / _SCRAPE, _scrape_config(load_session().url, token).encode())
+    write_private(folder / _ALERTS, alert_rules())
     write_private(folder / _DASHBOARD, dashboard_json())
     say(f"{folder / _SCRAPE}: start it with prometheus --config.file={folder / _SCRAPE}")
+    say(f"{folder / _ALERTS}: alert rules that it loads; promtool check rules says whether an edited one holds")
     say(f"{token}: the token that it reads; let Prometheus' user own it")
     say(f"{folder / _DASHBOARD}: import it in Grafana")
 
@@ -73,6 +76,11 @@ def dashboard_json() -> bytes:
     return (files("gateway") / "dashboards" / "fleet.json").read_bytes()
 
 
+def alert_rules() -> bytes:
+    """Return the alert rules that this release ships."""
+    return (files("gateway") / "dashboards" / "alerts.yml").read_bytes()
+
+
 def _scrape_config(url: str, token: Path) -> str:
     address = urlsplit(url)
     port = address.port or (443 if address.scheme == "https" else 80)
@@ -82,6 +90,8 @@ def _scrape_config(url: str, token: Path) -> str:
     return f"""# What `digitruck metrics setup` wrote; the job can be copied into another configuration.
 global:
   scrape_interval: {_INTERVAL_S}s
+rule_files:
+  - {_ALERTS}
 scrape_configs:
   - job_name: digitruck
     scheme: {address.scheme}
