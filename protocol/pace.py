@@ -25,6 +25,9 @@ _RTO_MIN_S, _RTO_MAX_S = 0.5, 60.0
 _BACKOFFS_MAX = 3  # beyond that the daemon leaves the link alone; random loss of a tail must not cost minutes
 _REORDER_PACKETS = 3
 _REORDER_MIN_S = 0.01
+# Of the round trip: what a packet that was overtaken may still take; more where that was too little, and less with time.
+_REORDER_SHARE, _REORDER_SHARE_MAX, _REORDER_FORGIVEN = 0.25, 4.0, 0.95
+_GIVEN_UP_MAX = 1_024
 _QUEUE_MIN_S = 0.05
 _QUEUE_SHARE = 0.25  # of the shortest round trip
 _IN_USE = 0.7  # of the window: with less in flight, an answer tells nothing about what the link could carry
@@ -32,6 +35,7 @@ _ROUNDS = 10  # round trips for which the highest rate is remembered
 _HIGH_DELAYS_TO_END_START = 3
 _LOSS_PACKETS = 256  # over so many packets the share of lost ones is averaged
 _LOSS_MAX = 0.6
+_LOSS_MAX_START = 0.3  # the first few packets say little of it
 _SETTLED_TO_TELL, _CLEAN_LOSS = 32, 0.02
 _CHANCE = 0.05  # packets that are lost together with more than this probability, by the link's usual loss, say nothing
 # Every so often the window shrinks for a moment, so that its own queue drains and the shortest round trip shows again.
@@ -78,6 +82,7 @@ class Pace:
         self._backoffs = 0
         self._answered_at: float | None = None
         self._patient_until = 0.0
+        self._reorder = _REORDER_SHARE
 
     @property
     def rto_s(self) -> float:
@@ -105,7 +110,7 @@ class Pace:
     @property
     def overtaken_s(self) -> float:
         """How long after its sending a packet that others overtook counts as lost."""
-        return self.rtt_s + max(_REORDER_MIN_S, 0.25 * self.rtt_s)
+        return self.rtt_s + max(_REORDER_MIN_S, self._reorder * self.rtt_s)
 
     @property
     def loss(self) -> float:
@@ -143,6 +148,8 @@ class Pace:
         self._base_rtt_s = min(self._base_rtt_s, sample.rtt_s)
         self._next_base_s = min(self._next_base_s, sample.rtt_s)
         delay_s = sample.rtt_s - self._base_rtt_s
+        if sample.new_round:
+            self._reorder = max(_REORDER_SHARE, _REORDER_FORGIVEN * self._reorder)
         if sample.in_use and sample.new_round:
             while delay_s > 2 * self.queue_s and len(self._rates) > 1:
                 self._rates.popleft()
@@ -154,11 +161,16 @@ class Pace:
             if sample.in_use:
                 # Twice as much a round trip, whatever share is lost; faster up to half of what it is known to carry.
                 gain = _GAIN_KNOWN if self.window_bytes < self._known_bytes else 1.0
-                grown = self.window_bytes + gain * sample.size / (1 - min(self._loss, _LOSS_MAX))
+                grown = self.window_bytes + gain * sample.size / (1 - min(self._loss, _LOSS_MAX_START))
                 self.window_bytes = min(float(WINDOW_BYTES_MAX), grown)
             return
         self._starting = False
         self.window_bytes = self._window(now)
+
+    def mistaken(self) -> None:
+        """Learn that a packet which counted as lost has come after all: wait longer from here on (as RFC 8985 does)."""
+        self._reorder = min(_REORDER_SHARE_MAX, 2 * self._reorder)
+        self._loss = max(0.0, self._loss - 1 / max(1, self._settled))
 
     def arrived(self) -> None:
         """Learn that a packet was not lost, though its answer may have been."""
@@ -250,6 +262,7 @@ class Flight:
         self.pace = pace or Pace()
         self.bytes = 0
         self._sent: dict[int, Sent] = {}
+        self._given_up: dict[int, None] = {}
         self._next = 0
         self._largest_answered = -1
         self._round_ends = 0
@@ -286,6 +299,9 @@ class Flight:
         """Note the answer to a sending; return False when it was given up before (it teaches nothing then)."""
         sent = self._sent.pop(number, None)
         if sent is None:
+            if number in self._given_up:
+                del self._given_up[number]
+                self.pace.mistaken()
             return False
         in_use = self.bytes > _IN_USE * self.pace.window_bytes
         self.bytes -= sent.size
@@ -323,6 +339,9 @@ class Flight:
         silent = 0
         for sent in gone:
             self.forget(sent.number)
+            self._given_up[sent.number] = None
+            if len(self._given_up) > _GIVEN_UP_MAX:
+                del self._given_up[next(iter(self._given_up))]
             if self._is_overtaken(sent):
                 self.pace.overtaken()
             silent += sent.number > self._largest_answered

@@ -62,11 +62,11 @@ class _Way:
     requests: int = 0
     repeats: bool = False
 
-    def copies(self) -> int:
-        """Return how often a request should be sent."""
+    def copies(self, pieces: int) -> int:
+        """Return how often a request for so many pieces should be sent."""
         # Sent twice, they are lost by the square of the usual share.
         self.repeats = self.request_loss > (_REQUEST_LOSS_TO_REPEAT**2 if self.repeats else _REQUEST_LOSS_TO_REPEAT)
-        is_new = self.requests < _REQUESTS_TO_TELL and not self.flight.pace.is_clean
+        is_new = pieces >= _TELLING_PIECES and self.requests < _REQUESTS_TO_TELL and not self.flight.pace.is_clean
         return 1 + (self.repeats or is_new) + bool(self.flight.pace.backoffs)
 
     def settle(self, number: int, *, arrived: bool) -> None:
@@ -147,7 +147,7 @@ class Transfer:
         way = self._way(link)
         flight, pace = way.flight, way.flight.pace
         window = int(pace.window_bytes) // self.piece_bytes
-        size = max(1, min(_BURST_PIECES, pieces_max, window // _BURSTS_IN_WINDOW))
+        size = max(1, min(_BURST_PIECES, pieces_max, max(window // _BURSTS_IN_WINDOW, min(3, window // 3))))
         # Half a burst beyond the window: it is the window on average that a link should have.
         if len(flight) and flight.bytes + size * self.piece_bytes // 2 > pace.window_bytes:
             return None
@@ -163,7 +163,7 @@ class Transfer:
             unsettled = [ask.number for ask in asks]
             way.bursts.update(dict.fromkeys(unsettled, unsettled))
         lengths = tuple(self.expected_bytes(index) for index in chosen)
-        return Burst(BurstRequest.of(self.digest, chosen, spacing_us), tuple(asks), lengths, way.copies())
+        return Burst(BurstRequest.of(self.digest, chosen, spacing_us), tuple(asks), lengths, way.copies(len(asks)))
 
     def _choose(self, count: int) -> list[int]:
         """Take up to `count` wanted pieces that one request can name; in ascending order."""
