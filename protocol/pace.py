@@ -25,7 +25,7 @@ _RTO_MIN_S, _RTO_MAX_S = 0.5, 60.0
 _BACKOFFS_MAX = 3  # beyond that the daemon leaves the link alone; random loss of a tail must not cost minutes
 _REORDER_PACKETS = 3
 _REORDER_MIN_S = 0.01
-# Of the round trip: what a packet that was overtaken may still take; more where that was too little, and less with time.
+# Of the round trip: what an overtaken packet may still take; more where that was too little, and less with time.
 _REORDER_SHARE, _REORDER_SHARE_MAX, _REORDER_FORGIVEN = 0.25, 4.0, 0.95
 _GIVEN_UP_MAX = 1_024
 _QUEUE_MIN_S = 0.05
