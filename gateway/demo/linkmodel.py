@@ -60,8 +60,27 @@ class OutageProfile:
 
 
 @dataclass(frozen=True, slots=True)
+class Condition:
+    """What a link is like from `at_s` on; None: as its profile says."""
+
+    at_s: float
+    rate_bps: float
+    delay_s: float | None = None
+    jitter_s: float | None = None
+    loss: float | None = None
+
+    def __post_init__(self) -> None:
+        _check_probability(self.loss or 0.0)
+        if self.rate_bps <= 0 or min(self.at_s, self.delay_s or 0.0, self.jitter_s or 0.0) < 0:
+            raise ValueError("a condition has a rate above zero and no negative time; a dead link is an outage")
+
+
+@dataclass(frozen=True, slots=True)
 class DirectionProfile:
-    """What one direction of a link does to a packet. Instants in `rate_changes` count from the model's start."""
+    """What one direction of a link does to a packet; `conditions` change it, `rate_changes` only its rate.
+
+    Instants count from the model's start.
+    """
 
     rate_bps: float
     queue_bytes_max: int
@@ -74,6 +93,7 @@ class DirectionProfile:
     reordering_delay_s: float = 0.05
     mtu_bytes: int = 1500
     rate_changes: tuple[tuple[float, float], ...] = ()
+    conditions: tuple[Condition, ...] = ()
 
     def __post_init__(self) -> None:
         for probability in (self.loss, self.duplication, self.reordering):
@@ -82,6 +102,8 @@ class DirectionProfile:
             raise ValueError("a rate is above zero; a dead link is an outage")
         if list(self.rate_changes) != sorted(self.rate_changes, key=lambda change: change[0]):
             raise ValueError("rate changes are in order of time")
+        if [each.at_s for each in self.conditions] != sorted(each.at_s for each in self.conditions):
+            raise ValueError("conditions are in order of time")
         if min(self.delay_s, self.jitter_s, self.reordering_delay_s, self.queue_bytes_max, self.mtu_bytes) < 0:
             raise ValueError("delays and sizes are not negative")
 
@@ -174,7 +196,10 @@ class Direction:
         self.profile = profile
         self._rng = rng
         self._outages = outages
-        self._changes = tuple((start + at, rate) for at, rate in profile.rate_changes)
+        changes = profile.rate_changes or tuple((each.at_s, each.rate_bps) for each in profile.conditions)
+        self._changes = tuple((start + at, rate) for at, rate in changes)
+        self._conditions = deque((start + each.at_s, each) for each in profile.conditions)
+        self._delay_s, self._jitter_s, self._loss = profile.delay_s, profile.jitter_s, profile.loss
         self._waiting: deque[tuple[float, int]] = deque()
         self._waiting_bytes = 0
         self._free_at = start
@@ -206,7 +231,8 @@ class Direction:
             return self._drop(Fate.OUTAGE, packet_bytes)
         if self._in_burst():
             return self._drop(Fate.BURST_LOSS, packet_bytes)
-        if self._rng.random() < self.profile.loss:
+        self._change(departure)
+        if self._rng.random() < self._loss:
             return self._drop(Fate.LOSS, packet_bytes)
         self._delivered = self._delivered.plus(packet_bytes)
         return self._arrivals(departure, packet_bytes)
@@ -254,9 +280,17 @@ class Direction:
             self._bad = not self._bad
         return self._rng.random() < (model.loss_bad if self._bad else model.loss_good)
 
+    def _change(self, departure: float) -> None:
+        """Let the conditions begin that hold when a packet leaves; departures never go back."""
+        while self._conditions and self._conditions[0][0] <= departure:
+            _, now = self._conditions.popleft()
+            self._delay_s = self.profile.delay_s if now.delay_s is None else now.delay_s
+            self._jitter_s = self.profile.jitter_s if now.jitter_s is None else now.jitter_s
+            self._loss = self.profile.loss if now.loss is None else now.loss
+
     def _arrivals(self, departure: float, packet_bytes: int) -> tuple[float, ...]:
         profile = self.profile
-        arrival = departure + profile.delay_s + self._rng.uniform(0.0, profile.jitter_s)
+        arrival = departure + self._delay_s + self._rng.uniform(0.0, self._jitter_s)
         if self._rng.random() < profile.reordering:
             # A late packet does not hold up those behind it: that is what reordering is.
             arrival += profile.reordering_delay_s
@@ -265,7 +299,7 @@ class Direction:
         if self._rng.random() >= profile.duplication:
             return (arrival,)
         self._duplicated = self._duplicated.plus(packet_bytes)
-        return arrival, arrival + self._rng.uniform(0.0, max(profile.jitter_s, 0.001))
+        return arrival, arrival + self._rng.uniform(0.0, max(self._jitter_s, 0.001))
 
 
 class Link:
@@ -276,6 +310,10 @@ class Link:
         self.outages = Outages(profile.outages, _generator(seed, "outages"), start)
         self.up = Direction(profile.up, _generator(seed, "up"), self.outages, start)
         self.down = Direction(profile.down, _generator(seed, "down"), self.outages, start)
+
+    def become(self, profile: LinkProfile, *, seed: int, start: float) -> None:
+        """Be as another profile says, from `start` on; what is on the air already still arrives."""
+        self.__init__(profile, seed=seed, start=start)  # type: ignore[misc]
 
     def set_outage(self, on: bool) -> None:
         """Cut the link in both directions until further notice; what is on the air already still arrives."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import count
@@ -82,6 +83,10 @@ class Lab:
         """Return what the kernel counted on a link: at the truck's device, and at the gateway's."""
         ends = place.ends[link]
         return place.namespace.counted(link), self.gateway.namespace.counted(ends.gateway_device)
+
+    def follow(self, place: Place, link: str, profile: LinkProfile) -> None:
+        """Have a link be as this profile says, whose instants count from now on; its counts begin anew."""
+        place.ends[link].model.become(profile, seed=self._seed, start=time.monotonic())
 
     def change_address(self, place: Place, link: str, host: int) -> None:
         """Give a link another address, as a provider does."""

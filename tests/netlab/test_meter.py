@@ -18,8 +18,8 @@ from tests.netlab.lab import GATEWAY_ADDRESS, Lab, Place
 from tests.rig.fleet import Rig, until
 from tests.test_end_to_end import publish, write_trace
 
-_PORTS = Ports(coap=5683, http=8080)
-_CONFIG = """\
+PORTS = Ports(coap=5683, http=8080)
+CONFIG = """\
 data = "data"
 batch_age_s = 2
 patience_s = 2
@@ -47,7 +47,7 @@ file = "{folder}/trace.csv"
 speed = 4.0
 """
 
-_LTE = DirectionProfile(
+LTE = DirectionProfile(
     rate_bps=2_000_000,
     queue_bytes_max=64_000,
     delay_s=0.03,
@@ -58,7 +58,7 @@ _LTE = DirectionProfile(
 )
 _SAT = DirectionProfile(rate_bps=128_000, queue_bytes_max=32_000, delay_s=0.2, loss=0.08, duplication=0.05)
 LINKS: Mapping[str, LinkProfile] = {
-    "lte": LinkProfile(name="lte", up=_LTE, down=_LTE),
+    "lte": LinkProfile(name="lte", up=LTE, down=LTE),
     "sat": LinkProfile(name="sat", up=_SAT, down=replace(_SAT, reordering=0.05, reordering_delay_s=0.3)),
 }
 
@@ -105,9 +105,9 @@ async def silence(lab: Lab, place: Place) -> dict[str, Paid]:
 async def test_both_ledgers_are_the_kernel_s_counters_to_the_byte(lab: Lab, tmp_path: Path) -> None:
     place = lab.truck("arrow", LINKS)
     site = Site(GATEWAY_ADDRESS, lab.gateway.address, lab.gateway.namespace.enter)
-    async with Rig(tmp_path, seed=1, ports=_PORTS, site=site) as rig, aiohttp.ClientSession() as http:
+    async with Rig(tmp_path, seed=1, ports=PORTS, site=site) as rig, aiohttp.ClientSession() as http:
         truck = DemoTruck("ke-arrow", tmp_path / "ke-arrow", {}, host=place.address, enter=place.namespace.enter)
-        await rig.enrol(truck, _CONFIG.format(folder=truck.folder))
+        await rig.enrol(truck, CONFIG.format(folder=truck.folder))
         write_trace(truck.folder, first=0, rows=40)
         # Joining is not on the truck's own account: it happens once, by a person, before there is a budget.
         joined = await silence(lab, place)

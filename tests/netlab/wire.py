@@ -38,8 +38,9 @@ class Wires:
         """Forward between two tun descriptors (owned from here on) as `profile` says; return the model."""
         link = Link(profile, seed=seed, start=time.monotonic())
         with self._lock:
-            self._routes[truck_end] = (link.up.offer, gateway_end)
-            self._routes[gateway_end] = (link.down.offer, truck_end)
+            # Looked up anew for each packet: a link may become another one.
+            self._routes[truck_end] = (lambda size, now: link.up.offer(size, now), gateway_end)
+            self._routes[gateway_end] = (lambda size, now: link.down.offer(size, now), truck_end)
         for descriptor in (truck_end, gateway_end):
             self._poll.register(descriptor, select.EPOLLIN)
         return link
@@ -66,6 +67,8 @@ class Wires:
             now = time.monotonic()
             while self._due and self._due[0][0] <= now:
                 _, _, descriptor, packet = heapq.heappop(self._due)
+                if packet[16:20] in self._gone:
+                    continue  # its address was taken away while it was on the way
                 with contextlib.suppress(OSError):  # the device is down: the packet is lost, as on a real link
                     os.write(descriptor, packet)
 
