@@ -139,7 +139,9 @@ async def test_both_ledgers_agree_with_what_the_links_carried(tmp_path: Path) ->
         async def all_there() -> bool:
             await truck.ask(http)
             rows = len(await rig.values(_TRUCK, "n"))
-            return rows == 30 and truck.says is not None and truck.says.queued == 0
+            # What the truck says may be some seconds old: that the event went is seen on the satellite.
+            sat = carried(truck.relays["sat"]).at_truck > joined["sat"].at_truck
+            return rows == 30 and sat and truck.says is not None and truck.says.queued == 0
 
         await until(all_there, within_s=180, what="all is at the gateway and nothing is queued")
         await asyncio.sleep(3)  # what is on the air arrives, and the gateway writes its sums down
