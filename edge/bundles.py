@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,6 +26,7 @@ from edge.link import Link
 from edge.link_errors import LinkDownError, RefusedError, SessionLostError
 from edge.room import ContentPolicy, make_room
 from edge.roomless import Roomless
+from edge.tries import Mend, install_somehow, mend_nothing
 from edge.uplink import Uplink
 from edge.zimlibrary import write_library
 from protocol import cose
@@ -67,6 +69,7 @@ class Bundles:
         attempts: Attempts | None = None,
         known_packs: KnownPacks | None = None,
         fitness: Callable[[Manifest, Path], Awaitable[str]] | None = None,
+        mend: Mend = mend_nothing,
     ) -> None:
         """`start_fetch(digest, size, precedence, cause)` opens a resumable download.
 
@@ -75,6 +78,7 @@ class Bundles:
         self._attempts = attempts or Attempts()
         self._known_packs = known_packs
         self._fitness = fitness
+        self._mend = mend
         self.policy = ContentPolicy()
         self._uplink = uplink
         self._installer = installer
@@ -248,14 +252,7 @@ class Bundles:
         for name in await self._thread(make_room, self._installer, job.manifest, self.policy):
             if (evicted := next((each for each in self._jobs if each.rollout.bundle == name), None)) is not None:
                 await self._report(evicted, Outcome.HELD, f"evicted: {job.manifest.name} needs its room")
-        try:
-            await self._install(job, job.manifest, digest, from_nothing=False)
-        except PeerError as failure:
-            if isinstance(failure, RefusedError) and failure.is_passing:
-                raise
-            # What is held may have rotted, or the gateway may not know it: the second try needs none of it.
-            log.warning("pack.unusable", bundle=job.manifest.name, reason=str(failure))
-            await self._install(job, job.manifest, digest, from_nothing=True)
+        await install_somehow(partial(self._install, job, job.manifest, digest), self._mend, job.manifest.name)
         await self._thread(self._installer.try_out, job.manifest.name, digest)
         log.info("bundle.activated", bundle=job.manifest.name, label=job.manifest.label)
         await self._prove(job, job.manifest, digest)

@@ -157,6 +157,7 @@ class Edge:
         self.installer = Installer(data / "content", bytes_max=config.content_mb_max * _MB)
         await asyncio.to_thread(self.installer.clean)
         self.known_packs = KnownPacks(settings, self.writer)
+        self.repairs = Repairs(self.installer, settings, self.writer, start_fetch=self._start_fetch)
         self.bundles = Bundles(
             self.uplink,
             self.installer,
@@ -167,8 +168,8 @@ class Edge:
             attempts=self.attempts,
             known_packs=self.known_packs,
             fitness=Fitness(config).check,
+            mend=self.repairs.mend_now,
         )
-        self.repairs = Repairs(self.installer, settings, self.writer, start_fetch=self._start_fetch)
         self.downlink = Downlink(
             self.uplink,
             self.trust,
@@ -216,8 +217,7 @@ class Edge:
     async def _work(self) -> None:
         async with asyncio.TaskGroup() as group:
             watch = LinkWatch(self.links, self.uplink.device_changed)
-            parts = self.uplink, watch, self.recorder, self.downlink, self.bundles, self.situation, self.repairs
-            for part in parts:
+            for part in (self.uplink, watch, self.recorder, self.downlink, self.bundles, self.situation, self.repairs):
                 group.create_task(part.run(), name=type(part).__name__.lower())
             group.create_task(self._keep_house(), name="housekeeping")
             group.create_task(keep_account(self.links_store, self.recorder, self.clock, self.config), name="ledger")

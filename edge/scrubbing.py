@@ -124,6 +124,17 @@ class Repairs:
         self._writer = writer
         self._start_fetch = start_fetch
         self._wake = asyncio.Event()
+        self._tried = asyncio.Event()
+
+    async def mend_now(self) -> bool:
+        """Look for what rotted and have it mended; return whether something had rotted and all is whole again."""
+        found = await asyncio.to_thread(scrub, self._installer, lambda done, total: None)
+        if not found.wanted:
+            return found.mended > 0
+        self._tried.clear()
+        await self.want(found.wanted)
+        await self._tried.wait()
+        return not await self.wanted()
 
     async def want(self, rotten: dict[bytes, int]) -> None:
         """Remember files (digest and size) to be fetched, in place of those remembered before."""
@@ -143,7 +154,9 @@ class Repairs:
         pause_s = _RETRY_FIRST_S
         while True:
             self._wake.clear()
-            if await self._mend_all():
+            is_whole = await self._mend_all()
+            self._tried.set()
+            if is_whole:
                 pause_s = _RETRY_FIRST_S
                 await self._wake.wait()
                 continue

@@ -11,6 +11,7 @@ import pytest
 
 from edge.config import LinkSettings
 from edge.daemon import Edge
+from edge.tries import mend_nothing
 from protocol.documents import Addressee, Rollout
 from protocol.numbers import DocumentKind, Outcome, Precedence
 from store.attempts import ATTEMPTS_MAX
@@ -176,13 +177,30 @@ async def test_a_rollout_that_is_superseded_in_the_middle_gives_way(rig: Rig) ->
     assert len(await told(rig, Outcome.APPLIED)) == 1
 
 
-async def test_rot_in_what_is_held_is_made_good_by_a_pack_from_nothing(rig: Rig) -> None:
+async def test_rot_in_what_is_held_costs_the_file_that_rotted_and_not_the_bundle(rig: Rig) -> None:
+    edge, _ = await started(rig)
+    notes = {"notes.txt": b"A line of notes.\n" * 400}
+    await roll_out(rig, edge, V1 | notes)
+    await until(lambda: active(edge) == V1 | notes)
+    folder = edge.installer.active_folder("maths")
+    assert folder is not None
+    before = content_bytes(edge)
+    (folder / "notes.txt").write_bytes(b"rot" * 2_000)
+    await roll_out(rig, edge, V2 | notes, 2)
+    await until(lambda: active(edge) == V2 | notes)
+    assert content_bytes(edge) - before < len(NOISE) // 2
+
+
+async def test_what_is_held_and_cannot_be_mended_is_made_good_by_a_pack_from_nothing(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     edge, _ = await started(rig)
     await roll_out(rig, edge, V1)
     await until(lambda: active(edge) == V1)
     folder = edge.installer.active_folder("maths")
     assert folder is not None
     (folder / "film.mp4").write_bytes(b"rot" + NOISE[3:])
+    monkeypatch.setattr(edge.bundles, "_mend", mend_nothing)
     await roll_out(rig, edge, V2, 2)
     await until(lambda: active(edge) == V2)
 
