@@ -105,28 +105,29 @@ def use_up(edge: Edge, digest: bytes) -> None:
 
 
 async def test_an_update_costs_what_is_new(rig: Rig) -> None:
-    edge, _ = await started(rig)
+    edge, wire = await started(rig)
     await roll_out(rig, edge, V1)
     await until(lambda: active(edge) == V1)
-    before = content_bytes(edge)
+    # On the wire: the ledger books what an answer that is still under way costs a little later.
+    before = wire.total_bytes
     await roll_out(rig, edge, V2, 2)
     await until(lambda: active(edge) == V2)
-    assert content_bytes(edge) - before < 20_000 * 1.6 + 2_000
+    assert wire.total_bytes - before < 3 * 20_000, "the whole has more than 200,000"
     assert len(edge.installer.installed()) == 2
 
 
 async def test_going_back_to_what_is_still_held_costs_no_content(rig: Rig) -> None:
-    edge, _ = await started(rig)
+    edge, wire = await started(rig)
     first = await roll_out(rig, edge, V1)
     await until(lambda: active(edge) == V1)
     await roll_out(rig, edge, V2, 2)
     await until(lambda: active(edge) == V2)
-    before = content_bytes(edge)
+    before = wire.total_bytes
     await rig.hub.accept(rig.hub.signers.rollout(first, version=3))
     await edge.recorder.event("nudge", Precedence.PRIORITY)
     await until(lambda: active(edge) == V1)
-    assert content_bytes(edge) == before
     await until_told(rig, 3)
+    assert wire.total_bytes - before < 10_000, "documents and receipts alone; the content has more than 200,000"
 
 
 async def until_told(rig: Rig, count: int) -> None:
