@@ -19,6 +19,7 @@ import structlog
 
 from edge.bases import Bases, Closed
 from edge.ladder import offer_once
+from edge.moment import BATCH_BYTES, Moment
 from edge.outbox import Outbox
 from protocol.batch import ROWS_MAX, BatchEncoder
 from protocol.cose import digest
@@ -280,12 +281,18 @@ class OpenBatches:
             series.opened = self._clock.monotonic()
         await self._on_parcel()
 
-    async def close_old(self, age_s: float) -> None:
-        """Close the batches that were opened longer ago than this, or than their series says."""
+    async def close_due(self, moment: Moment, age_s: float) -> None:
+        """Close the batches that are as old as they may become, or that this is the moment for."""
         now = self._clock.monotonic()
         for series in list(self._series.values()):
             async with series.lock:
-                if now - series.opened >= min(age_s, age_s if series.age_s is None else series.age_s):
+                oldest_s = age_s if series.age_s is None else min(age_s, series.age_s)
+                size = series.encoder.size_bytes
+                if series.encoder.rows and moment.closes(size, now - series.opened, oldest_s):
+                    await self._close(series)
+                    left = moment.paid_bytes - size - BATCH_BYTES
+                    moment = replace(moment, paid_bytes=max(0, left))
+                elif series.stale and now - series.opened >= oldest_s:
                     await self._close(series)
 
     async def close_of_boot(self) -> None:

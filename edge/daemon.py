@@ -40,6 +40,7 @@ from edge.link import Link
 from edge.linkbudget import apply_terms, caps_of, open_budgets
 from edge.linkwatch import LinkWatch
 from edge.lives import Lives
+from edge.moment import look
 from edge.notify import notify, watchdog_pause_s
 from edge.recorder import Recorder
 from edge.scrubbing import Repairs
@@ -132,7 +133,7 @@ class Edge:
             clock=self.clock,
             batch_age_s=config.batch_age_s,
             summary_after_s=config.summary_after_s,
-            is_free=lambda: any(each.usable and not each.settings.metered for each in self.links),
+            moment=lambda: look(self.links, self.budgets),
             on_parcel=self._on_parcel,
         )
         self.links = tuple(self._link(each) for each in config.link)

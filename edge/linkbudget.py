@@ -110,6 +110,11 @@ class LinkBudget:
         now = self._wall_s()
         return is_free(self.terms.tariff, None if now is None else int(now), self._offset)
 
+    def paid_bytes(self) -> int:
+        """Return how many more bytes a step holds that is paid for already, if they are worth a thought."""
+        room = paid_room(self.terms.tariff, self._session, self._monotonic())
+        return room if room >= _STEP_WORTH_BYTES else 0
+
     # -- cost ---------------------------------------------------------------------------------------------------------
 
     def price(self) -> Price | None:
@@ -205,7 +210,6 @@ class LinkBudget:
     def view(self, link: LinkView, precedence: Precedence) -> LinkView:
         """Return a link's view with what its tariff says: price, steps, and when it is free."""
         tariff, now = self.terms.tariff, self._wall_s()
-        room = paid_room(tariff, self._session, self._monotonic())
         free_s = None
         if tariff.free and now is not None and not self.is_free():
             free_at = next_free(tariff, int(now), self._offset)
@@ -220,7 +224,7 @@ class LinkBudget:
             opens_session=not self.is_free() and is_cold and (is_stepped or price.session_nano > 0),
             # A session is worth what its own price would carry, too.
             step_bytes=max(tariff.step_bytes, tariff.least_bytes, price.session_nano // max(1, price.byte_nano)),
-            paid_bytes=room if room >= _STEP_WORTH_BYTES else 0,
+            paid_bytes=self.paid_bytes(),
         )
 
 

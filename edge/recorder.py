@@ -19,6 +19,7 @@ from edge.batches import Cells, OpenBatches, Series
 from edge.clock import Clock
 from edge.ladder import Ladder
 from edge.log_limit import LogLimit
+from edge.moment import Moment
 from edge.outbox import Outbox
 from protocol.cose import SigningKey
 from protocol.errors import LocalError, MalformedError, QueueFullError
@@ -40,7 +41,6 @@ LOCAL_SERIES = "local"
 _LOCAL_PERIOD_S = 60
 _SCALE_MAX = 1_000_000
 _CLIMB_S = 600.0
-_FREE_AGE_S = 300.0
 _ENVELOPE_BYTES = 256  # the signature and the head around a payload
 
 
@@ -59,15 +59,15 @@ class Recorder:
         batch_age_s: float,
         on_parcel: Callable[[], Awaitable[None]],
         summary_after_s: float = 0.0,
-        is_free: Callable[[], bool] = lambda: False,
+        moment: Callable[[], Moment] = Moment,
     ) -> None:
         """`summary_after_s`: detail that waits for longer is summarised; 0: never, though it is folded to make room.
 
-        `is_free` tells whether a link that costs nothing can be used now: batches then do not wait to become full.
+        `moment` tells what a batch would cost that closes now.
         """
         self.batch_age_s = batch_age_s
         self.summary_after_s = summary_after_s
-        self._is_free = is_free
+        self._moment = moment
         self._database = database
         self._writer = writer
         self._clock = clock
@@ -214,9 +214,7 @@ class Recorder:
 
     async def tick(self) -> None:
         """Close the batches that are old enough, report incidents, and summarise what waits."""
-        # What one more row costs later is its share of a datagram's 180 bytes; over a free link that is nothing.
-        age_s = min(self.batch_age_s, _FREE_AGE_S) if self._is_free() else self.batch_age_s
-        await self._batches.close_old(age_s)
+        await self._batches.close_due(self._moment(), self.batch_age_s)
         await self._report_incidents()
         now = self._clock.monotonic()
         if now - self._climbed_at >= min(_CLIMB_S, self.summary_after_s / 4):

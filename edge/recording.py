@@ -23,6 +23,7 @@ from protocol.schema import CHANNELS_MAX, NAME_CHARS_MAX, SCALE_MAX, VALUE_MAX, 
 
 _MISSING: Final = frozenset({"", "nan", "null", "none", "na"})
 _NO_NAME: Final = re.compile(r"[^A-Za-z0-9\-:./_]+")
+_CLOCK_S_MIN: Final = 100_000_000  # 1973: beyond, a time is of a clock, not of a stopwatch
 _DECIMALS_MAX: Final = 6
 _CELL_CHARS_MAX: Final = 40
 _EXPONENT_MAX: Final = 18
@@ -68,6 +69,8 @@ def _parse(lines: Iterator[list[str]], name: str) -> Recording:
         if len(line) != len(header):
             raise RecordingError(f"{name}, line {number}: {len(line)} cells under {len(header)} names; make them equal")
     scales = _scale_row(cells[0][1]) if cells else None
+    if scales is None and len(cells) > 1:
+        _check_no_scales(cells[0][1], cells[1][1], name)
     if scales is not None:
         cells = cells[1:]
     if not cells:
@@ -89,6 +92,15 @@ def _scale_row(cells: list[str]) -> list[int] | None:
     if cells[0] not in {str(ticks) for ticks in _TICKS} or not all(cell in powers for cell in cells):
         return None
     return [int(cell) for cell in cells]
+
+
+def _check_no_scales(first: list[str], second: list[str], name: str) -> None:
+    """Refuse a second row that is meant as scales and is none: it would be read as values of January 1970."""
+    time = _decimal(1)(second[0])
+    if first[0] in {str(ticks) for ticks in _TICKS} and time is not None and time >= _CLOCK_S_MIN:
+        powers = {str(10**digits) for digits in range(len(str(SCALE_MAX)))}
+        wrong = next(cell for cell in first if cell not in powers)
+        raise RecordingError(f"{name}, line 2: {wrong[:20]!r} is no scale: they are 1, 10, 100, ... up to {SCALE_MAX}")
 
 
 def _found_scale(column: list[str]) -> int:

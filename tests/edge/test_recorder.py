@@ -97,6 +97,17 @@ async def test_over_a_link_that_costs_nothing_batches_do_not_wait_to_be_full(tru
     assert len(truck.rows()) == 1
 
 
+async def test_a_batch_that_a_paid_step_has_room_for_does_not_wait(truck: Truck) -> None:
+    await truck.row(1, 1)
+    truck.monotonic.now += 301
+    truck.paid_bytes = 150
+    await truck.recorder.tick()
+    assert truck.rows() == []
+    truck.paid_bytes = 512
+    await truck.recorder.tick()
+    assert len(truck.rows()) == 1
+
+
 # -- receipts and local scripts ----------------------------------------------------------------------------------------
 
 

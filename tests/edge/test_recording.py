@@ -43,6 +43,8 @@ def test_odd_names_become_senml_names(tmp_path: Path) -> None:
     ("text", "complaint"),
     [
         ("", "line 1: the first row names the columns"),
+        ("t,a\n1,-10\n1700000000,5\n", "line 2: '-10' is no scale"),
+        ("t,a,b\n1,10,7\n1700000000,5,5\n", "line 2: '7' is no scale"),
         ("a,b\n1,2\n", "line 1: the first row names the columns"),
         ("t\n1\n", "line 1: the first row names the columns"),
         ("t,a\n", "no rows of values"),

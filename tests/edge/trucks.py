@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from edge.clock import Clock
+from edge.moment import Moment
 from edge.recorder import Recorder
 from protocol import batch
 from protocol.cose import SigningKey
@@ -45,6 +46,7 @@ class Truck:
     share_bytes: int = 4 << 20
     parcels_seen: int = 0
     free: bool = False
+    paid_bytes: int = 0
 
     async def start(self, *, open_series: bool = True) -> None:
         self.database = open_database(self.folder / "state.db", schema=STATE, share_bytes=self.share_bytes)
@@ -62,7 +64,7 @@ class Truck:
             clock=self.clock,
             batch_age_s=3_600,
             on_parcel=self._on_parcel,
-            is_free=lambda: self.free,
+            moment=lambda: Moment(is_free=self.free, paid_bytes=self.paid_bytes),
         )
         await self.recorder.recover()
         if open_series:
