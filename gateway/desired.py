@@ -24,6 +24,9 @@ log = structlog.get_logger("gateway.desired")
 
 # Longer than the longest outage that a truck is meant to survive without losing what it has.
 DESIRED_LIFETIME_S = 400 * 86_400
+# One that a truck has not reported by then is signed anew, with a version of today: a restored gateway whose clock was
+# slow may have signed it with one below what the truck had trusted before.
+_UNREPORTED_S = 86_400
 
 
 class DesiredStates:
@@ -82,7 +85,9 @@ class DesiredStates:
             old, parts = parse_document(current.signed, Desired)
             is_signed = parts.signatures[0].key_id == cose.key_id(key.public)
             same = (old.entries, old.revoked_sticks) == (entries, revoked)
-            if is_signed and same and now_s < old.issued_s + DESIRED_LIFETIME_S // 2:
+            is_reported = truck.desired_reported == current.digest
+            lifetime_s = DESIRED_LIFETIME_S // 2 if is_reported else _UNREPORTED_S
+            if is_signed and same and now_s < old.issued_s + lifetime_s:
                 return
             version = old.version + 1
         desired = Desired(

@@ -171,6 +171,19 @@ async def test_one_that_is_half_way_to_its_expiry_is_signed_anew(
     assert (second.version > first.version, second.expires_s > first.expires_s) == (True, True)
 
 
+async def test_one_that_no_truck_reports_is_signed_anew_with_a_version_of_today(
+    documents: Documents, fleet: FleetStore, clock: Clock
+) -> None:
+    # A restored gateway whose clock was a month slow signed one below what the truck had trusted before.
+    before = await refresh(documents, fleet)
+    clock.pass_s(86_399)
+    assert (await refresh(documents, fleet)).version == before.version
+    clock.pass_s(30 * 86_400)
+    after = await refresh(documents, fleet)
+    assert after.version == clock.now_ms() // 1000
+    assert after.entries == before.entries
+
+
 async def test_a_crash_before_trucks_were_told_is_made_good_at_the_start_and_by_a_repeat(
     documents: Documents, fleet: FleetStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
