@@ -26,6 +26,7 @@ from store.eviction import Dropped
 
 SUMMARY_BYTES_MAX: Final = 1_060  # of a body: what a datagram holds, less the heads of parcel and upload
 _GROUP_MAX: Final = 16
+_ROUNDS_MAX: Final = 4  # of as many batches each, decoded in the writer's thread while others wait for it
 _WORTH: Final = 0.75
 _QUEUED, _EVICTED = 1, 4
 # Detail that waits, oldest first, and has no summary.
@@ -144,9 +145,13 @@ class Folding:
         self._mark(current, sequence)
 
     def _group(self, where: str, params: dict[str, int]) -> _Group | None:
-        """Return the oldest detail that a summary could stand for, and the body of that summary."""
+        """Return the oldest detail that a summary could stand for, and the body of that summary.
+
+        None, too, after a few rounds of detail that no summary is worth its bytes for.
+        """
         limits = {**_QUEUED_BATCH, "normal": int(Precedence.NORMAL), "limit": _GROUP_MAX, **params}
-        while True:
+        # What cannot be summarised is marked on the way, and not found again: the next call goes on behind it.
+        for _ in range(_ROUNDS_MAX):
             oldest = self._database.row(f"SELECT epoch, schema_digest {_WAITING} {where} ORDER BY id LIMIT 1", limits)
             if oldest is None:
                 return None
@@ -155,10 +160,10 @@ class Folding:
                 "AND epoch = :epoch AND schema_digest IS :digest ORDER BY id LIMIT :limit"
             )
             found = self._database.rows(sql, {**limits, "epoch": oldest[0], "digest": oldest[1]})
-            # What cannot be summarised is marked on the way, and not found again.
             group = self._grown(found)
             if group is not None:
                 return group
+        return None
 
     def _grown(self, found: Iterable[tuple[Any, ...]]) -> _Group | None:
         details: list[_Detail] = []

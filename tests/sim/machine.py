@@ -30,6 +30,7 @@ import edge.uplink
 import gateway.budgetwatch
 import gateway.daemon
 import gateway.ledger
+import gateway.mail
 import gateway.rollouts
 import gateway.rollups
 import gateway.truckwatch
@@ -222,6 +223,7 @@ _LONGER = (
     (gateway.ledger, "_FLUSH_S", 3_600.0),
     (gateway.rollouts, "_LOOK_AGAIN_S", 3_600.0),
     (gateway.rollups, "_PAUSE_S", 21_600.0),
+    (gateway.mail, "_PAUSE_S", 21_600.0),
     (gateway.truckwatch, "_PAUSE_S", 21_600.0),
     (gateway.webhooks, "_SWEEP_S", 21_600.0),
     (store.fleet.changes, "_LOOK_AGAIN_S", 21_600.0),

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+import edge.daemon
+import store.database
 from store.fleet.evidence import HOUR_MS
 from tests.gateway.fleets import NOW_MS
 from tests.sim.checks import Checks
@@ -19,6 +23,7 @@ from tests.sim.world import DAY_S, Plan, World, world
 
 _FOREVER_MS = 1 << 60
 _NAME = "truck-0"
+SHARE_KB = 500  # for about twenty days of such a truck's detail
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,17 +44,29 @@ class Silence:
         return self.shown - self.detail
 
 
-def keep_silent(*, seed: int = 1, days: float = 90.0, rows_a_day: int = 366, noise_channels: int = 61) -> Silence:
+def keep_silent(*, seed: int = 1, days: float = 90.0, rows_a_day: int = 960, share_kb: int = SHARE_KB) -> Silence:
     """Simulate it; raise `CheckFailed` when a promise is broken."""
-    plan = Plan(seed=seed, trucks=0, days=days, row_every_s=DAY_S / rows_a_day)
-    with world(plan) as made, watching(made):
-        found: Silence = made.run(_silence(made, noise_channels))
+    plan = Plan(seed=seed, trucks=0, days=days, row_every_s=DAY_S / rows_a_day, coarse=True)
+    with _small_shares(), world(plan) as made, watching(made):
+        found: Silence = made.run(_silence(made, share_kb))
         return found
 
 
-async def _silence(made: World, noise_channels: int) -> Silence:
+@contextmanager
+def _small_shares() -> Iterator[None]:
+    """Measure shares of the disk in kilobytes: years of rows would have to be made to fill what a truck has."""
+    before = edge.daemon._MB, store.database.SHARE_BYTES_MIN
+    edge.daemon._MB, store.database.SHARE_BYTES_MIN = 1_000, 0  # type: ignore[misc]
+    try:
+        yield
+    finally:
+        edge.daemon._MB, store.database.SHARE_BYTES_MIN = before  # type: ignore[misc]
+
+
+async def _silence(made: World, share_kb: int) -> Silence:
     await made.open()
-    truck = made.add_truck(_NAME, noise_channels=noise_channels, settings={"state_mb_max": 2, "retry_s_max": 43_200})
+    settings = {"state_mb_max": share_kb, "retry_s_max": 43_200, "batch_age_s": 21_600}
+    truck = made.add_truck(_NAME, weather_channels=12, settings=settings)
     await made.admit(truck)
     checks = Checks(made)
     await asyncio.sleep(DAY_S / 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -28,10 +29,19 @@ _CHANNELS = (Channel("serial", "1", 1, 0, 1), Channel("bat_v", "V", 100, 2600, 5
 TICK_S, FLUSH_S = 1_800.0, 3_600.0
 
 
-def schema_with(noise_channels: int) -> Schema:
-    """Return the schema of a truck's rows."""
+def schema_with(noise_channels: int, weather_channels: int = 0) -> Schema:
+    """Return the schema of a truck's rows; channels of weather go with the sun, as a truck's own do."""
+    weather = tuple(Channel(f"weather_{number}", "1", 10, 200, 2) for number in range(weather_channels))
     noise = tuple(Channel(f"noise_{number}", "1", 1, 0, 1 << 23) for number in range(noise_channels))
-    return Schema((*_CHANNELS, *noise), period_s=900)
+    return Schema((*_CHANNELS, *weather, *noise), period_s=900)
+
+
+def weather_at(seconds: float, channels: int, seed: random.Random) -> list[int]:
+    """Return what instruments show: the sun's height, each in its own measure and a little late, and its own noise."""
+    return [
+        round(200 + 150 * max(0.0, math.sin(math.tau * (seconds / 86_400 - number / 100))) + seed.randint(-2, 2))
+        for number in range(channels)
+    ]
 
 
 class SimEdge(Edge):
@@ -106,6 +116,7 @@ class SimTruck:
         row_every_s: float = 1_800.0,
         event_every_s: float = 40_000.0,
         noise_channels: int = 0,
+        weather_channels: int = 0,
         machine: str | None = None,
     ) -> None:
         """Make a truck; `machine` tells computers apart that are one truck to everybody else."""
@@ -126,7 +137,8 @@ class SimTruck:
         self.failures: list[BaseException] = []
         self.on_started: Callable[[SimTruck, SimEdge], None] = lambda truck, edge: None
         self.noise_channels = noise_channels  # of which nothing can be predicted: they fill the disk
-        self.schema = schema_with(noise_channels)
+        self.weather_channels = weather_channels
+        self.schema = schema_with(noise_channels, weather_channels)
         self.row_every_s = row_every_s
         self.event_every_s = event_every_s
         self.excused = False  # its disk was hurt: what it lost is not this software's fault, but must be told
@@ -205,7 +217,8 @@ class SimTruck:
             serial = self.truth.offer_row(self.name)
             voltage += self.random.randint(-3, 3)
             noise = [self.random.getrandbits(24) for _ in range(self.noise_channels)]
-            cells = (serial, voltage, self.random.choice((0, 0, self.random.randint(0, 900))), *noise)
+            weather = weather_at(self.loop.now_s, self.weather_channels, self.random)
+            cells = (serial, voltage, self.random.choice((0, 0, self.random.randint(0, 900))), *weather, *noise)
             at_s = self.loop.now_s
             try:
                 await edge.recorder.on_row(SERIES, edge.clock.monotonic(), cells)

@@ -6,10 +6,11 @@ import re
 from collections import defaultdict
 from dataclasses import dataclass, field
 
-from protocol.batch import decode
+from protocol.batch import decode, decode_on
 from protocol.messages import Batch, Event, SchemaOffer
 from protocol.numbers import ParcelKind
-from protocol.schema import Schema
+from protocol.rows import RowModel
+from protocol.schema import Codec, Schema, decode_schema
 from tests.sim.history import ParcelName
 
 _EVENT = re.compile("e([0-9]+)")
@@ -47,13 +48,24 @@ class Truth:
         """Return which parcels each row was put into; a summary holds no rows."""
         mine = [each for each in self.parcels.items() if each[0][0] == truck]
         offers = [SchemaOffer.decode(payload) for _, (kind, payload) in mine if kind is ParcelKind.SCHEMA]
-        numbers = {each.number for each in offers if each.schema == schema.encoded}
+        # The same channels have several schemas: the truck takes the newest codec that its gateway knows.
+        schemas = {each.number: decode_schema(each.schema) for each in offers}
+        wanted = {number: each for number, each in schemas.items() if each.channels == schema.channels}
+        learnt: dict[tuple[int, int] | None, RowModel] = {}
         found: dict[int, list[ParcelName]] = {}
         for name, (kind, payload) in mine:
-            if kind is ParcelKind.BATCH and (batch := Batch.decode(payload)).schema in numbers:
-                for _, (serial, *_) in decode(schema, batch.body):
-                    if serial is not None:
-                        found.setdefault(serial, []).append(name)
+            if kind is not ParcelKind.BATCH or (batch := Batch.decode(payload)).schema not in wanted:
+                continue
+            mine_is, base = wanted[batch.schema], batch.base_of(name[1], name[2])
+            if mine_is.codec is Codec.SUMMARY or (base is not None and base not in learnt):
+                continue
+            if mine_is.codec is Codec.CARRIED:
+                rows, learnt[name[1:]] = decode_on(mine_is, batch.body, base=learnt.get(base))
+            else:
+                rows = decode(mine_is, batch.body)
+            for _, (serial, *_) in rows:
+                if serial is not None:
+                    found.setdefault(serial, []).append(name)
         return found
 
     def image_taken(self, truck: str, schema: Schema) -> None:
