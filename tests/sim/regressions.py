@@ -7,9 +7,9 @@ was found, since the least of them run the fastest; with the mending taken out i
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 
-from tests.sim.faults import CALM
+from tests.sim.faults import CALM, STORMY
 from tests.sim.run import Outcome, run
 from tests.sim.world import Plan
 
@@ -29,6 +29,11 @@ class Regression:
         return run(Plan(seed=self.seed, days=self.days), replace(CALM, **self.troubles))
 
 
+_STORMY = asdict(STORMY)
+_HARSHER = {
+    **{"full_disk": 4.0, "bit_rot": 5.0, "put_back": 8.0, "clone": 8.0, "gateway_restore": 4.0, "gateway_skew": 5.0},
+    **{"root": 4.0, "rotation": 4.0, "outage": 1.0, "power_cut": 1.0},
+}
 REGRESSIONS: tuple[Regression, ...] = (
     Regression(
         "a copy of a truck leaves its report of the desired state behind for ever",
@@ -53,5 +58,17 @@ REGRESSIONS: tuple[Regression, ...] = (
         "a rotted name in a database's schema ends every start of the daemon",
         seed=25,
         troubles={"bit_rot": 0.7, "power_cut": 0.7, "outage": 1.0, "weather": 0.3, "config": 1.0},
+    ),
+    Regression(
+        "a restored gateway with a slow clock names a desired state for ever that the truck takes for an older one",
+        seed=130,
+        days=6.0,
+        troubles={**_STORMY, **_HARSHER},
+    ),
+    Regression(
+        "a truck whose old image was put back is not told what is desired of it",
+        seed=146,
+        days=6.0,
+        troubles={**_STORMY, **_HARSHER},
     ),
 )
