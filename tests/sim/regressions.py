@@ -31,8 +31,16 @@ class Regression:
 
 _STORMY = asdict(STORMY)
 _HARSHER = {
-    **{"full_disk": 4.0, "bit_rot": 5.0, "put_back": 8.0, "clone": 8.0, "gateway_restore": 4.0, "gateway_skew": 5.0},
-    **{"root": 4.0, "rotation": 4.0, "outage": 1.0, "power_cut": 1.0},
+    "full_disk": 4.0,
+    "bit_rot": 5.0,
+    "put_back": 8.0,
+    "clone": 8.0,
+    "gateway_restore": 4.0,
+    "gateway_skew": 5.0,
+    "root": 4.0,
+    "rotation": 4.0,
+    "outage": 1.0,
+    "power_cut": 1.0,
 }
 REGRESSIONS: tuple[Regression, ...] = (
     Regression(
