@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from store.fleet.alarms import AlarmRecord
 from store.fleet.evidence import LatestValue
 from store.fleet.records import TruckRecord
 
@@ -17,6 +18,8 @@ GLANCE_UNITS = (BATTERY_UNIT, "lat", "lon", "W", "count")
 _DAY_MS = 86_400_000
 SILENT_MS, LOST_MS = 3 * _DAY_MS, 21 * _DAY_MS
 BATTERY_LOW = 25.0
+# Alarms that a glance tells in words of its own.
+_TOLD_ABOVE = frozenset({"truck.silent", "truck.never-heard", "truck.battery-low"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +62,10 @@ class Glance:
         return max((each.level for each in self.attention), default=0)
 
 
-def glance(truck: TruckRecord, values: Sequence[LatestValue], missing: int, now_ms: int) -> Glance:
-    """Return a truck's glance."""
+def glance(
+    truck: TruckRecord, values: Sequence[LatestValue], missing: int, alarms: Sequence[AlarmRecord], now_ms: int
+) -> Glance:
+    """Return a truck's glance; `alarms` are those of it that hold."""
     battery = _newest(values, BATTERY_UNIT, ("soc", "charge", ""))
     return Glance(
         truck=truck,
@@ -70,11 +75,13 @@ def glance(truck: TruckRecord, values: Sequence[LatestValue], missing: int, now_
         workstations=_newest(values, "count", (".on", ".ws")),
         position=_position(values),
         missing=missing,
-        attention=tuple(_attention(truck, battery, missing, now_ms)),
+        attention=tuple(_attention(truck, battery, alarms, now_ms)),
     )
 
 
-def _attention(truck: TruckRecord, battery: Reading | None, missing: int, now_ms: int) -> Iterable[Attention]:
+def _attention(
+    truck: TruckRecord, battery: Reading | None, alarms: Sequence[AlarmRecord], now_ms: int
+) -> Iterable[Attention]:
     if truck.revoked_ms is not None:
         return
     if truck.last_heard_ms is None:
@@ -98,9 +105,11 @@ def _attention(truck: TruckRecord, battery: Reading | None, missing: int, now_ms
             "switch off what is not needed; look at the solar chart",
             {"percent": round(battery.value)},
         )
-    if missing:
+    others = [each for each in alarms if each.rule not in _TOLD_ABOVE and each.acknowledged_ms is None]
+    if others:
+        worst = 2 if any(each.severity == "critical" for each in others) else 1
         yield Attention(
-            1, "{count} parcels are missing", "they come with the next contact, or see coverage", {"count": missing}
+            worst, "alarms: {count}", "open the truck: each alarm has its next step", {"count": len(others)}
         )
 
 

@@ -1,4 +1,4 @@
-"""The fleet's page: a map and a list, what needs somebody first. A thousand trucks cost four queries."""
+"""The fleet's page: a map and a list, what needs somebody first. A thousand trucks cost a handful of queries."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from gateway.api.shapes import Cursor, Shape
 from gateway.api.trucks import known_truck
 from gateway.console.facts import GLANCE_UNITS, Glance, glance
 from gateway.console.pages import View, page
+from store.fleet.alarms import AlarmRecord
 from store.fleet.evidence import LatestValue
 from store.fleet.limits import PAGE_MAX
 from store.fleet.records import TruckRecord
@@ -96,7 +97,7 @@ async def glance_of(call: Call, name: str) -> Glance:
     truck = await known_truck(call, name)
     values = await call.api.fleet.latest_values(truck=name)
     missing = (await call.api.fleet.missing_parcels()).get(name, 0)
-    return glance(truck, values, missing, call.api.services.now_ms())
+    return glance(truck, values, missing, await call.api.fleet.alarms(name), call.api.services.now_ms())
 
 
 async def _glances(call: Call) -> list[Glance]:
@@ -113,8 +114,14 @@ async def _glances(call: Call) -> list[Glance]:
         for each in await fleet.latest_of_units(GLANCE_UNITS, names):
             values.setdefault(each.truck, []).append(each)
     missing = await fleet.missing_parcels()
+    alarms: dict[str, list[AlarmRecord]] = {}
+    for each_alarm in await fleet.alarms(limit=PAGE_MAX):
+        alarms.setdefault(each_alarm.truck, []).append(each_alarm)
     return await asyncio.to_thread(
-        lambda: [glance(each, values.get(each.name, ()), missing.get(each.name, 0), now_ms) for each in trucks]
+        lambda: [
+            glance(each, values.get(each.name, ()), missing.get(each.name, 0), alarms.get(each.name, ()), now_ms)
+            for each in trucks
+        ]
     )
 
 

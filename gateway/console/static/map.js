@@ -6,7 +6,7 @@
   const map = L.map(element, { attributionControl: false, zoomControl: true, minZoom: 2, maxZoom: 11, preferCanvas: false });
   map.setView([2, 22], element.clientWidth < 500 ? 2 : 3);
   const places = L.layerGroup().addTo(map);
-  let fitted = false;
+  let fitted = false, known = [];
 
   // Arcs are differences of integers; a ring is a list of arcs, ~i for arc i backwards (as in TopoJSON).
   function polygons(file) {
@@ -37,20 +37,30 @@
   async function drawPlaces() {
     const answer = await fetch(element.dataset.places, { headers: { Accept: "application/json" } });
     if (!answer.ok) return;
-    const found = await answer.json();
+    known = await answer.json();
+    if (!fitted && known.length) {
+      map.fitBounds(L.latLngBounds(known.map((each) => each.at)).pad(0.3), { maxZoom: 5, animate: false });
+      fitted = true;
+    }
+    showPlaces();
+  }
+
+  // A name is written beside its place where there is room; where there is none, it comes up under the pointer.
+  function showPlaces() {
     places.clearLayers();
-    for (const each of found) {
+    const written = [];
+    for (const each of known) {
       const marker = L.circleMarker(each.at, { radius: 7, className: `place level-${each.level}`, weight: 2 });
-      marker.bindTooltip(each.truck, { permanent: found.length <= 15, direction: "right", offset: [8, 0] });
+      const point = map.latLngToContainerPoint(each.at);
+      const free = written.every((other) => Math.abs(other.x - point.x) > 150 || Math.abs(other.y - point.y) > 32);
+      if (free) written.push(point);
+      marker.bindTooltip(each.truck, { permanent: free, direction: "right", offset: [8, 0] });
       marker.on("click", () => { window.location.href = `/trucks/${encodeURIComponent(each.truck)}`; });
       marker.addTo(places);
     }
-    if (!fitted && found.length) {
-      map.fitBounds(L.latLngBounds(found.map((each) => each.at)).pad(0.3), { maxZoom: 5 });
-      fitted = true;
-    }
   }
 
+  map.on("zoomend", showPlaces);
   drawLand();
   drawPlaces();
   document.addEventListener("htmx:afterSettle", (event) => { if (event.target.id === "rows") drawPlaces(); });
