@@ -71,7 +71,9 @@ class Truth:
     def image_taken(self, truck: str, schema: Schema) -> None:
         """Note which rows are in no parcel yet: put back, the image makes another parcel of them."""
         closed = self.rows_in(truck, schema)
-        self.of[truck].may_double.update(each for each in self.of[truck].rows_accepted if each not in closed)
+        # One that was refused may be there all the same.
+        offered = range(1, self.of[truck].rows_offered + 1)
+        self.of[truck].may_double.update(each for each in offered if each not in closed)
 
     def clock_told(self, truck: str, boot: int) -> None:
         """Note that a truck has accepted its own event of what the times of a boot mean."""
