@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import shutil
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.bench.gatewayprocess import GatewayProcess
+from tests.rig.npm import installed
 
 PACKAGE = "coap@1.5.0"
 PEER = Path(__file__).with_name("peer.js")
@@ -23,22 +21,7 @@ PEER = Path(__file__).with_name("peer.js")
 @pytest.fixture(scope="module")
 def modules() -> Path:
     """The folder of npm's modules, installed once for all runs; skip without npm."""
-    if shutil.which("node") is None or shutil.which("npm") is None:
-        pytest.skip("node and npm are not installed (Debian: apt-get install nodejs npm)")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "digitruck-tests"
-    folder = cache / PACKAGE
-    if not folder.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(dir=cache))
-        (fresh / "package.json").write_text('{"private": true}')
-        npm = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", PACKAGE]
-        done = subprocess.run(npm, cwd=fresh, capture_output=True, text=True, timeout=300, check=False)
-        if done.returncode != 0:
-            shutil.rmtree(fresh)
-            pytest.skip(f"npm cannot install {PACKAGE}: {done.stderr.strip().splitlines()[-1:]}")
-        with contextlib.suppress(OSError):  # somebody else was faster
-            fresh.rename(folder)
-    return folder / "node_modules"
+    return installed(PACKAGE, "package.json").parent.parent
 
 
 @pytest.fixture(scope="module")
