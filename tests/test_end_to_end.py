@@ -109,7 +109,8 @@ async def test_rows_config_and_content_arrive_once_though_both_sides_are_killed(
         once = sum(n < 100_000 for n in counts)
         first = Counter({n: count for n, count in counts.items() if n < 100_000})
         assert first == Counter(range(twice)) + Counter(range(once))
-        assert (twice >= before_config, twice + once >= before_kill) == (True, True)
+        # Whichever of the two runs was the longer one: all rows of both are here.
+        assert (once >= before_config, twice + once >= before_kill) == (True, True)
 
         coverage = await rig.client.coverage(_TRUCK)
         assert [epoch.missing for epoch in coverage.epochs] == [[] for _ in coverage.epochs]

@@ -235,7 +235,8 @@ async def test_the_disk_that_fails_is_told_once_and_tried_again_later(
         await until(lambda: installs >= 3)
     spent = content_bytes(edge)
     await until(lambda: active(edge) == V1)
-    assert content_bytes(edge) - spent < 3_000  # the pack was still here
+    # The pack was still here: late answers at most, not its 200 kB again.
+    assert content_bytes(edge) - spent < 60_000
     assert len(await told(rig, Outcome.REJECTED)) == 1
     assert rig.failed(edge) is None
 

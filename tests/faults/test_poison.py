@@ -54,10 +54,10 @@ def roll_up(tell: Tell, folder: str) -> None:
     be_quiet()
     real = gateway.decoding.decode_batch
 
-    def decode(record: Any, schema: Any) -> Any:
+    def decode(record: Any, *rest: Any) -> Any:
         if record.key.sequence == 3:
             os.kill(os.getpid(), signal.SIGKILL)
-        return real(record, schema)
+        return real(record, *rest)
 
     gateway.decoding.decode_batch = decode
 

@@ -24,6 +24,7 @@ from tests.faults.scenes import edge_config, join_by_hand, open_state, trust_con
 _STATE, _LINKS = "state.db", "links.db"
 _TABLES = {
     _STATE: (
+        "bases",
         "documents",
         "epochs",
         "identity",
@@ -38,7 +39,7 @@ _TABLES = {
         "summaries",
         "trusted",
     ),
-    _LINKS: ("contexts", "identity", "incidents", "ledger_accounts", "ledger_entries", "settings"),
+    _LINKS: ("contexts", "identity", "incidents", "ledger_accounts", "ledger_costs", "ledger_entries", "settings"),
 }
 
 
@@ -72,6 +73,7 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> Path:
         staging = Staging(database, folder / "staging", digest(data), len(data))
         staging.put(0, data[:1024])
         staging.close()
+        database.insert("bases", {"epoch": b"e" * 8, "sequence": 1, "base_epoch": b"e" * 8, "base_sequence": 2})
         database.insert("summaries", {"epoch": b"e" * 8, "sequence": 1, "by_epoch": b"e" * 8, "by_sequence": 2})
     links = open_links(folder / _LINKS, {"lte": Cap(1_000_000)})
     links.contexts.put(
@@ -79,6 +81,10 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     held = links.ledger.reserve("lte", Precedence.NORMAL, "batch", 500, period=202611)
     links.ledger.settle(held, sent_bytes=400, received_bytes=50)
+    links.database.insert(
+        "ledger_costs",
+        {"period": 202611, "link": "lte", "precedence": 2, "cause": "batch", "billed": 450, "nano": 1},
+    )
     links.database.insert("incidents", {"name": "before", "at_s": 1, "details": "{}", "reported": 1})
     links.close()
     return folder

@@ -217,6 +217,7 @@ def test_the_commented_example_of_the_configuration_works(tmp_path: Path) -> Non
     before, _, example = DEFAULT_TEXT.format(coap="127.0.0.1:5683", http="127.0.0.1:8080", port=5683).partition(
         "# [oid"
     )
+    example = example.partition("\n\n")[0]
     path.write_text(before + "[oid" + example.replace("\n# ", "\n"))
     oidc = load_config(path).oidc
     assert oidc is not None

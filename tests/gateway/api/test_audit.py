@@ -9,9 +9,10 @@ from tests.gateway.api.conftest import World
 
 
 async def test_changes_are_listed_newest_first_in_pages(world: World) -> None:
-    first = (await world.gateway.get("/v1/audit?limit=3")).json
+    first = (await world.gateway.get("/v1/audit?limit=4")).json
     rest = (await world.gateway.get(f"/v1/audit?limit=3&after={first['next']}")).json
     assert [each["action"] for each in first["items"] + rest["items"]] == [
+        "alarm.raised",
         "blob.put",
         "rollout.put",
         "manifest.put",
@@ -24,7 +25,7 @@ async def test_changes_are_listed_newest_first_in_pages(world: World) -> None:
 
 async def test_the_chain_holds_until_somebody_edits_it(world: World, tmp_path: Path) -> None:
     whole = (await world.gateway.get("/v1/audit/check")).json
-    assert (whole["rows"], whole["broken_at"]) == (12, None)
+    assert (whole["rows"], whole["broken_at"]) == (13, None)
     with sqlite3.connect(tmp_path / "fleet.db") as connection:
         connection.execute("UPDATE audit_log SET actor = 'somebody-else' WHERE id = 2")
     connection.close()
