@@ -73,9 +73,14 @@ def write_library(root: Path, installed: Sequence[Installed]) -> None:
     path = root / LIBRARY
     if not books and not path.exists():
         return
-    if not path.exists() or path.read_bytes() != text.encode():
+    before = path.stat() if path.exists() else None
+    if before is None or path.read_bytes() != text.encode():
         # Readable by kiwix-serve, which is another user's as a rule.
         publish(path, text.encode(), mode=0o644)
+        after = path.stat()
+        if before is not None and int(after.st_mtime) <= int(before.st_mtime):
+            # kiwix-serve compares whole seconds: a change in the same one, or after a clock went back, shows as well.
+            os.utime(path, (after.st_atime, int(before.st_mtime) + 1))
 
 
 def _book(root: Path, installed: Installed, name: str, size: int) -> str:

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import shutil
 import socket
+import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ from protocol.documents import Desired, DesiredEntry, Rollout, read_document, si
 from protocol.joincode import read_join_code
 from protocol.numbers import DocumentKind, Precedence
 from store.blobs import BlobStore
+from store.errors import StoreFailedError
 from store.files import publish
 from store.fleet.rollouts import RolloutState
 from store.parcels import ParcelState
@@ -272,10 +274,25 @@ class Rig:
     async def crash(self, edge: Edge) -> None:
         """Stop a daemon as a power cut does: what its databases have not committed is gone."""
         task = self.edges.pop(edge)
+        # The writer's thread is held within a transaction meanwhile: a connection that is closed while another thread
+        # runs a statement on it takes the whole process along.
+        reached, released = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            reached.set()
+            released.wait(60)
+
+        def gone() -> None:
+            raise StoreFailedError("the power is gone")
+
+        held = asyncio.ensure_future(edge.writer.run(hold))
+        await asyncio.to_thread(reached.wait, 60)
+        edge.state.reopen = gone  # type: ignore[method-assign]
         edge.links_store.database.crash()
         edge.state.crash()
         task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        released.set()
+        await asyncio.gather(task, held, return_exceptions=True)
         await asyncio.gather(edge.close(), return_exceptions=True)
 
     def failed(self, edge: Edge) -> BaseException | None:
