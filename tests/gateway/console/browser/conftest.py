@@ -71,7 +71,7 @@ async def visit(
     page.on(
         "request",
         lambda request: (
-            None if request.url.startswith((gateway.base, "data:")) else seen.problems.append(f"asked {request.url}")
+            None if request.url.startswith((seen.base, "data:")) else seen.problems.append(f"asked {request.url}")
         ),
     )
     return seen
