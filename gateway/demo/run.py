@@ -30,6 +30,7 @@ from protocol.errors import DigitruckError, LocalError
 
 _LOOK_S = 1.0
 _PLAIN_S = 5.0
+_LAST_LOOKS = 20
 # A slow machine gets this much longer to show everything once its time is up.
 _GRACE_S = 60.0
 _ASK_S = 3.0
@@ -241,19 +242,20 @@ class _Demo:
             if self.gateway.running:
                 story.client = client
             picture = await self._look(http)
+            # What is under way when the story ends is not lost: it gets the time that a slow link takes.
+            for _ in range(_LAST_LOOKS):
+                if not any(self._missing(each.name) for each in story.trucks):
+                    break
+                await asyncio.sleep(_LOOK_S)
+                picture = await self._look(http)
             ledgers = {each.name: await self._ledger(client, each.name) for each in story.trucks}
         results = []
         for truck, shown in zip(story.trucks, picture.trucks, strict=True):
-            coverage = self._covered.get(truck.name)
             before = story.carried_before.get(truck.name, {})
             results.append(
                 TruckResult(
                     picture=shown,
-                    missing=sum(
-                        last - first + 1
-                        for epoch in (coverage.epochs if coverage is not None else ())
-                        for first, last in epoch.missing
-                    ),
+                    missing=self._missing(truck.name),
                     rows_at_restart=story.arrived_at_restart.get(truck.name, 0),
                     telemetry_bytes=ledgers[truck.name],
                     carried_bytes={name: count - before.get(name, 0) for name, count in carried(truck).items()},
@@ -271,6 +273,11 @@ class _Demo:
             back_s=story.back_s,
             troubles=tuple(troubles),
         )
+
+    def _missing(self, truck: str) -> int:
+        coverage = self._covered.get(truck)
+        epochs = () if coverage is None else coverage.epochs
+        return sum(last - first + 1 for epoch in epochs for first, last in epoch.missing)
 
     async def _ledger(self, client: Client, truck: str) -> int:
         """Return the bytes that the gateway's ledger has for batches of a truck and what answered them."""

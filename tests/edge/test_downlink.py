@@ -6,14 +6,14 @@ import asyncio
 from typing import Any
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import update
 
 from edge.config import LinkSettings
 from edge.daemon import Edge
 from protocol import cose
 from protocol.documents import Addressee, Config, RoleKeys, Root, sign_document
 from protocol.numbers import DocumentKind, Outcome, Precedence
-from store.fleet.tables import desired_states, holdings
+from store.fleet.tables import holdings
 from tests.edge.rig import Rig, until
 
 
@@ -253,12 +253,11 @@ async def test_what_the_gateway_still_names_is_reported_again_after_a_while(
     assert gateway is not None
     # As a copy of this truck, gone since, leaves it behind.
     async with gateway.fleet._database.write() as connection:
-        wanted = (await connection.execute(select(desired_states.c.digest))).scalar_one()
         await connection.execute(update(holdings).values(digest=bytes(32), epoch_ordinal=0, sequence=0))
 
     async def is_reported() -> bool:
         await nudge(edge)
         record = await gateway.fleet.truck("ke-arrow")
-        return record is not None and record.desired_reported == wanted
+        return record is not None and record.desired_reported == record.desired_digest
 
     await until(is_reported)
